@@ -1,0 +1,1 @@
+"""Experiments: one file each, with a frozen `Config` and `main(cfg, run) -> rows`."""

@@ -1,0 +1,214 @@
+"""What a study keeps beside its rows: the arrays from which the report draws."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hybridgen import rng
+from hybridgen.evaluation import Row
+from hybridgen.io import status_attrs, to_batch
+from hybridgen.models import APHYNITY, HybridModel, Inferred, Latents
+from hybridgen.simulator import Simulator
+from hybridgen.train import History
+
+__all__ = ["collect", "identification"]
+
+_ROLLOUTS, _GRID = 4, 41
+
+
+@torch.no_grad()
+def identification(
+    model: HybridModel, data: xr.Dataset, **columns: Any
+) -> list[dict[str, Any]]:
+    """Return how far the residual could be confused with the expert, as two rows.
+
+    `cosine_fa_expert` is the cosine between f_a and the span of df_e/dz_e on shuffled states;
+    `share_fa` is the share of the squared rate that f_a carries along the data, in percent.
+
+    Arguments:
+        model: The hybrid.
+        data: Training trajectories.
+        columns: Columns of the rows; `seed` also seeds the shuffling.
+    """
+    if not isinstance(model, APHYNITY) or model.residual is None:
+        return []
+    batch = to_batch(data).to(model.state_sd).window(int(model.window))
+    latents = model.encode(batch)
+    generator = torch.Generator().manual_seed(rng.seed_of(int(columns["seed"]), "evidence"))
+    projection = model.projection(batch.y, latents, generator, members=200, points=1000)
+    cosine = float((projection.parallel.mean() / projection.total.mean()).clamp(0, 1).sqrt())
+    wide = Latents(*(v[:, None, :] for v in latents))
+    f_a = model.f_a(batch.y, wide.z_a) / model.rate_sd
+    rate = model.field(batch.t[..., 0], batch.y, wide) / model.rate_sd
+    share = 100.0 * float(f_a.pow(2).sum() / rate.pow(2).sum())
+    figures = {"cosine_fa_expert": (cosine, "1"), "share_fa": (share, "%")}
+    columns = {"learner": model.learner, **columns}
+    return [
+        Row(metric=m, value=v, unit=u, **columns).asdict() for m, (v, u) in figures.items()
+    ]
+
+
+def collect(
+    simulator: Simulator,
+    models: Mapping[str, HybridModel],
+    histories: Mapping[str, History],
+    inferred: Mapping[tuple[str, str], Inferred],
+    train: xr.Dataset,
+    tests: Mapping[str, xr.Dataset],
+) -> dict[str, xr.Dataset]:
+    """Return the groups of the diagnostics store.
+
+    Arguments:
+        simulator: The system.
+        models: Trained learners by name.
+        histories: Their training histories.
+        inferred: What was inferred, by (learner, shift); "aphynity+ refined" is one of them.
+        train: The training data.
+        tests: The test data by shift.
+
+    Returns:
+        `history/<learner>`, `parameters`, `rollouts`, `residual` and `status`.
+    """
+    groups = {f"history/{name}": h.to_dataset() for name, h in histories.items() if h.rows}
+    learners = list(dict.fromkeys(name for name, _ in inferred))
+    predicted = {
+        (name, shift): models[name.removesuffix(" refined")].predict(
+            None, to_batch(tests[shift]).t, given=found
+        )
+        for (name, shift), found in inferred.items()
+    }
+    coords = {"learner": learners, "shift": list(tests)}
+
+    def table(read: Any) -> NDArray:
+        return np.stack([np.stack([read(name, s) for s in tests]) for name in learners])
+
+    status = table(lambda n, s: predicted[n, s].status.numpy())
+    dims = ("learner", "shift", "sample")
+    groups["status"] = xr.Dataset({"status": (dims, status, status_attrs())}, coords)
+    groups["parameters"] = _parameters(simulator, learners, inferred, tests, coords)
+    y = table(lambda n, s: predicted[n, s].y[:_ROLLOUTS].numpy())
+    first = next(iter(tests.values()))
+    observed = np.stack([d["y"].values[:_ROLLOUTS] for d in tests.values()])
+    units = {s.name: s.unit for s in simulator.truth.states}
+    window = float(first["time"][int(first.attrs["window"]) - 1])
+    groups["rollouts"] = xr.Dataset(
+        {
+            "predicted": ((*dims, "time", "state"), y),
+            "observed": (
+                (*dims[1:], "time", "state"),
+                observed,
+                {"units": json.dumps(units), "window": window},
+            ),
+        },
+        {**coords, "time": first["time"], "state": list(simulator.truth.state_names)},
+    )
+    hybrid = models["aphynity"]
+    if isinstance(hybrid, APHYNITY) and hybrid.residual is not None:
+        groups["residual"] = residual_map(simulator, hybrid, train)
+    return groups
+
+
+def _parameters(
+    simulator: Simulator,
+    learners: list[str],
+    inferred: Mapping[tuple[str, str], Inferred],
+    tests: Mapping[str, xr.Dataset],
+    coords: Mapping[str, Any],
+) -> xr.Dataset:
+    names = simulator.expert.param_names
+    truth = np.stack(
+        [np.stack([d[n].values for n in names], axis=-1) for d in tests.values()]
+    )
+    nothing = np.full(truth.shape[1:], np.nan)
+    found = [
+        np.stack([_z_e(inferred[name, s], nothing) for s in tests]) for name in learners
+    ]
+    attrs = {
+        "units": json.dumps({p.name: p.unit for p in simulator.expert.params}),
+        "train_low": json.dumps({n: simulator.support[n][0] for n in names}),
+        "train_high": json.dumps({n: simulator.support[n][1] for n in names}),
+    }
+    dims = ("shift", "sample", "parameter")
+    return xr.Dataset(
+        {"inferred": (("learner", *dims), np.stack(found)), "true": (dims, truth, attrs)},
+        {
+            **coords,
+            "parameter": list(names),
+            "distance": (dims[:2], np.stack([d["distance"].values for d in tests.values()])),
+        },
+    )
+
+
+def _z_e(found: Inferred, nothing: NDArray) -> NDArray:
+    z_e = found.z_e.detach().cpu().numpy()
+    return z_e if z_e.shape[-1] else nothing
+
+
+@torch.no_grad()
+def residual_map(simulator: Simulator, model: APHYNITY, train: xr.Dataset) -> xr.Dataset:
+    """Return f_a over the plane of the first two states, beside what the expert really lacks.
+
+    Both are taken for one training system, the one whose true `z_a` is nearest to the median.
+
+    Arguments:
+        simulator: The system.
+        model: The hybrid.
+        train: The training data.
+    """
+    batch = to_batch(train, simulator.expert).window(int(model.window))
+    member = _typical(batch.z_a)
+    latents = model.encode(batch.to(model.state_sd)[member : member + 1])
+    first, second = 0, min(1, len(simulator.truth.states) - 1)
+    flat = batch.y.flatten(0, 1).numpy()
+    axes = [np.linspace(*_limits(flat[:, i]), _GRID) for i in (first, second)]
+    grid = torch.from_numpy(np.stack(np.meshgrid(*axes), axis=-1))
+    y = torch.from_numpy(flat.mean(0)).expand(*grid.shape[:2], -1).clone()
+    y[..., first], y[..., second] = grid[..., 0], grid[..., 1]
+    f_a = model.f_a(y.to(model.state_sd), latents.z_a[0])
+    z = torch.tensor([float(train[n][member]) for n in simulator.truth.param_names])
+    whole = simulator.truth(torch.zeros(()), y, z.to(y).expand(*grid.shape[:2], -1))
+    z_e = batch.z_e[member].to(y).expand(*grid.shape[:2], -1)
+    lacking = whole - simulator.expert(torch.zeros(()), y, z_e)
+    edges = [np.append(a, 2 * a[-1] - a[-2]) - 0.5 * (a[1] - a[0]) for a in axes]
+    support = np.histogram2d(flat[:, second], flat[:, first], bins=edges[::-1], density=True)[0]
+    acts = [int(i) for i in model.residual.acts] if model.residual else []
+    states = [simulator.truth.states[i] for i in acts]
+    dims = ("output", "axis1", "axis0")
+    described = [
+        {"long_name": simulator.truth.states[i].name, "units": simulator.truth.states[i].unit}
+        for i in (first, second)
+    ]
+    known = ", ".join(f"{n} = {float(train[n][member]):.3g}" for n in simulator.truth.param_names)
+    return xr.Dataset(
+        {
+            "f_a": (dims, f_a[..., acts].movedim(-1, 0).numpy()),
+            "truth": (dims, lacking[..., acts].movedim(-1, 0).numpy()),
+            "support": (dims[1:], support),
+        },
+        {
+            "output": [s.name for s in states],
+            "axis0": ("axis0", axes[0], described[0]),
+            "axis1": ("axis1", axes[1], described[1]),
+        },
+        {"note": f"for one training system with {known}"},
+    )
+
+
+def _typical(z_a: Tensor) -> int:
+    if z_a.shape[-1] == 0:
+        return 0
+    return int((z_a - z_a.median(0).values).abs().sum(-1).argmin())
+
+
+def _limits(values: NDArray) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    margin = 0.15 * (high - low)
+    return low - margin, high + margin

@@ -1,0 +1,239 @@
+"""Out-of-distribution robustness of any simulator: train inside the support, test outside it.
+
+This is the study that the other experiments configure. For each seed it trains
+
+* `expert_only`: the expert with the encoder, no residual;
+* `network_only`: a neural ODE with the same encoder;
+* `aphynity`: the hybrid, whose encoder then gets, with its decoder frozen, as many further updates
+  on real data as its augmented form gets on simulated data;
+* `aphynity+`: the same hybrid after expert augmentation;
+
+and tests them, with the signal mean and a least-squares fit of the true model as reference, in
+support and under each shift. Every choice is made on validation data of the training support.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from typing import Any
+
+import torch
+import xarray as xr
+
+from hybridgen import rng
+from hybridgen.augmentation import expert_augment
+from hybridgen.checkpoint import save_model
+from hybridgen.config import config
+from hybridgen.evaluation import (
+    Row,
+    aggregate,
+    described,
+    evaluate,
+    mean_baseline,
+    score,
+)
+from hybridgen.experiments import evidence
+from hybridgen.files import write_text_atomic
+from hybridgen.io import to_batch, write_store
+from hybridgen.models import APHYNITY, HybridModel, Inferred, NeuralODE, Residual
+from hybridgen.progress import bar
+from hybridgen.refinement import refine
+from hybridgen.rundir import RunDir
+from hybridgen.simulator import Simulator
+from hybridgen.train import FitConfig, History, Stage, fit
+
+__all__ = ["Config", "run_study"]
+
+
+@config
+class Config:
+    """Settings of a robustness study.
+
+    Arguments:
+        seeds: One training set, test sets and initial weights for each.
+        train: Training trajectories.
+        valid: Validation trajectories.
+        test: Test trajectories, in support and under each shift.
+        shifts: Names of the shifts.
+        residual: Settings of the residual.
+        stages: Training of the learners on data.
+        supervised: Training of the encoder on augmented trajectories; the plain form gets as many
+            updates of its encoder on data.
+        spread: How much wider than its encodings `z_a` is drawn.
+        refined: Whether to refine the answers of `aphynity+`, and to fit the true model.
+        device: Where to train.
+    """
+
+    seeds: tuple[int, ...] = (0,)
+    train: int = 1000
+    valid: int = 300
+    test: int = 1000
+    shifts: tuple[str, ...] = ("near", "mid", "far")
+    residual: Residual = Residual()
+    stages: tuple[Stage, ...] = (Stage(),)
+    supervised: Stage = Stage(objective="supervised", steps=3000, learning_rate=2e-3)
+    spread: float = 1.3
+    refined: bool = True
+    device: str = "cpu"
+
+
+def run_study(simulator: Simulator, cfg: Config, run: RunDir, name: str) -> list[dict[str, Any]]:
+    """Run the study and write rows, models and diagnostics into the run directory.
+
+    Arguments:
+        simulator: The system.
+        cfg: The settings.
+        run: The run directory; seeds that are finished in it are not run again.
+        name: The name of the experiment in the rows.
+
+    Returns:
+        The rows of every seed and their means over seeds.
+    """
+    rows: list[dict[str, Any]] = []
+    for seed in cfg.seeds:
+        done = run.path / f"seed-{seed}" / "rows.json"
+        if not done.is_file():
+            study = _Seed(simulator, cfg, run, name, seed)
+            own = study.run()
+            write_text_atomic(done, json.dumps(own))
+        rows += json.loads(done.read_text())
+        run.write_rows([*rows, *aggregate(rows)])
+    return [*rows, *aggregate(rows)]
+
+
+class _Seed:
+    """One seed of a study."""
+
+    def __init__(
+        self, simulator: Simulator, cfg: Config, run: RunDir, name: str, seed: int
+    ) -> None:
+        self.simulator, self.cfg, self.seed = simulator, cfg, seed
+        self.folder = run.path / f"seed-{seed}"
+        self.columns = {"experiment": name, "seed": seed, "variant": simulator.variant}
+        self.columns["problem"] = simulator.truth.name
+        self.train = simulator.sample(cfg.train, seed=seed, split="train")
+        self.valid = simulator.sample(cfg.valid, seed=seed, split="valid")
+        shifts = (None, *cfg.shifts)
+        self.tests = {
+            s or "none": simulator.sample(cfg.test, seed=seed, split="test", shift=s)
+            for s in shifts
+        }
+        self.window = int(self.train.attrs["window"])
+        self.models: dict[str, HybridModel] = {}
+        self.histories: dict[str, History] = {}
+        self.inferred: dict[tuple[str, str], Inferred] = {}
+        self.rows: list[dict[str, Any]] = []
+
+    def run(self) -> list[dict[str, Any]]:
+        """Train, test and write."""
+        self._train_all()
+        for name, model in self.models.items():
+            save_model(self.folder / "models" / name, model)
+        for shift, data in self.tests.items():
+            self._test(shift, data)
+        self.rows += evidence.identification(
+            self.models["aphynity"], self.train, **self.columns
+        )
+        if self.seed == self.cfg.seeds[0]:
+            groups = evidence.collect(
+                self.simulator, self.models, self.histories, self.inferred, self.train, self.tests
+            )
+            write_store(self.folder.parent / "diagnostics.zarr", groups, overwrite=True)
+        return self.rows
+
+    # -- training -----------------------------------------------------------------------------
+
+    def _train_all(self) -> None:
+        cfg, expert = self.cfg, self.simulator.expert
+        with rng.scoped(rng.seed_of(self.seed, "weights")):
+            hybrid = APHYNITY(expert, residual=cfg.residual)
+            alone = APHYNITY(expert, residual=None)
+            network = NeuralODE(
+                expert.states, z_dim=len(expert.params) + 1, hidden=cfg.residual.hidden
+            )
+        stages, more = cfg.stages, self._further()
+        self._fit("expert_only", alone, self.train, (*stages, more))
+        every = dataclasses.replace(more, trains="all")
+        self._fit("network_only", network, self.train, (*stages, every))
+        base = self._fit("base", hybrid, self.train, stages)
+        self._fit("aphynity", base, self.train, (more,))
+        augmenter = expert_augment(base, self.train, spread=cfg.spread)
+        self._fit("aphynity+", base, augmenter, (cfg.supervised,))
+        del self.models["base"]
+
+    def _further(self) -> Stage:
+        """Return the stage that gives the plain form its equal number of encoder updates."""
+        last, supervised = self.cfg.stages[-1], self.cfg.supervised
+        return dataclasses.replace(
+            last,
+            trains="encoder",
+            steps=supervised.steps,
+            batch_size=supervised.batch_size,
+            learning_rate=last.learning_rate / 3,
+        )
+
+    def _fit(
+        self, name: str, model: HybridModel, data: Any, stages: tuple[Stage, ...]
+    ) -> HybridModel:
+        start = time.perf_counter()
+        checkpoint = self.folder / "checkpoints" / name
+        with bar(None, f"seed {self.seed}: {name}") as tell:
+            trained, history = fit(
+                model.to(self.cfg.device),
+                data,
+                self.valid,
+                FitConfig(stages=stages, seed=self.seed),
+                checkpoint=checkpoint,
+                resume=checkpoint.is_dir(),
+                progress=tell,
+            )
+        self.models[name], self.histories[name] = trained, history
+        figures = {"updates": (float(sum(s.steps for s in stages)), "1")}
+        figures["training_time"] = (time.perf_counter() - start, "s")
+        self.rows += [
+            Row(learner=name, metric=m, value=v, unit=u, **self.columns).asdict()
+            for m, (v, u) in figures.items()
+            if name != "base"
+        ]
+        return trained
+
+    # -- tests --------------------------------------------------------------------------------
+
+    def _test(self, shift: str, data: xr.Dataset) -> None:
+        self.rows += mean_baseline(self.train, data, self.window, **self.columns)
+        for name, model in self.models.items():
+            inferred = model.infer(to_batch(data))
+            self._score(name, shift, data, inferred)
+        if self.cfg.refined:
+            refined = refine(self.models["aphynity+"], data)
+            self._score("aphynity+", shift, data, refined)
+            self._true_model(shift, data)
+
+    def _score(self, name: str, shift: str, data: xr.Dataset, inferred: Inferred) -> None:
+        self.inferred[name if inferred.inference == "amortised" else f"{name} refined", shift] = (
+            inferred
+        )
+        self.rows += evaluate(
+            self.models[name], data, inferred=inferred, learner=name, **self.columns
+        )
+
+    def _true_model(self, shift: str, data: xr.Dataset) -> None:
+        """Score a least-squares fit of the whole truth, started at the true parameters."""
+        sim = self.simulator
+        batch = to_batch(data, sim.truth).to(torch.float64)
+        model = APHYNITY(sim.truth, residual=None).to(torch.float64)
+        model.bind(batch, self.window)
+        none = batch.y.new_zeros(len(batch), 0)
+        fitted = refine(model, batch, start=Inferred(batch.z_e, none, batch.x))
+        predicted = model.predict(None, batch.t, given=fitted)
+        shared = [sim.truth.param_names.index(n) for n in sim.expert.param_names]
+        shown = dataclasses.replace(fitted, z_e=fitted.z_e[:, shared])
+        predicted = dataclasses.replace(predicted, inferred=shown)
+        batch = to_batch(data, sim.expert)
+        columns = {**described(batch, data.attrs), **self.columns, "learner": "true_model"}
+        fallback = self.models["aphynity"].state_mean.double()
+        self.rows += score(
+            predicted, batch, self.window, fallback, sim.expert.param_names, **columns
+        )

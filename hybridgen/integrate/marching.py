@@ -1,0 +1,146 @@
+r"""March a batch along the save grid, each member answerable for itself.
+
+The schedule gives each interval a level, its number of substeps. All members cross the interval
+at that level; those whose error is above 1 cross it again, alone, at a higher one, up to
+`max_substeps`. A member for which no level helps leaves the batch with a `Status`.
+
+Two rules keep members apart. A member's path depends on its own numbers and on the schedule, never
+on its neighbours: the level at which it starts the next interval is picked from its own error. And
+no number that is not finite enters the graph of a member that goes on: where a crossing met one,
+it is repeated without the member it belongs to, since in a backward pass even :math:`0 \cdot
+\infty` would reach the parameters that all members share.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hybridgen.integrate.diagnosis import reason
+from hybridgen.integrate.pace import Pace
+from hybridgen.integrate.rule import Rule, Step
+from hybridgen.integrate.solution import Status
+from hybridgen.integrate.trace import Front, Trace
+
+__all__ = ["march"]
+
+
+def march(front: Front, pace: Pace, intervals: int, rule: Rule, trace: Trace) -> bool:
+    """Take members to the end of the grid and record how they fared.
+
+    Arguments:
+        front: The members at the first time.
+        pace: The level of each interval.
+        intervals: How many intervals there are.
+        rule: How to step.
+        trace: Receives states, status, steps and how far each member came.
+
+    Returns:
+        Whether the pace held; if not, the trace is of no use.
+    """
+    for i in range(intervals):
+        if not len(front.ids):
+            return True
+        beyond = _Crossing(front, i, rule, trace).run(pace)
+        if beyond is None:
+            return False
+        front = beyond
+        trace.save(front.ids, front.y)
+    return True
+
+
+class _Crossing:
+    """One interval, crossed by every member at the level it needs.
+
+    Arguments:
+        front: The members at the start of the interval.
+        i: Which interval.
+        rule: How to step.
+        trace: Receives status and steps.
+    """
+
+    def __init__(self, front: Front, i: int, rule: Rule, trace: Trace) -> None:
+        self.front, self.i, self.rule, self.trace = front, i, rule, trace
+        self.y, self.k = front.y, front.k
+        self.rows = torch.arange(len(front.ids), device=front.ids.device)
+        self.next = torch.ones_like(self.rows)
+        self.lost = torch.zeros_like(self.rows, dtype=torch.bool)
+        self.queue: dict[int, Tensor] = {}
+        self.level = 0
+
+    def run(self, pace: Pace) -> Front | None:
+        """Return the front at the end, without the lost; `None` if the pace is broken."""
+        while True:
+            self.level = pace.level(self.i)
+            rows = self._ready()
+            step = self._cross(rows, self.level)
+            if pace.accepts(step.error):
+                break
+            if pace.broken:
+                return None
+        if rows is self.rows and bool((step.error <= 1.0).all()):
+            self.trace.spend(self.front.ids, self.level)
+            return self.front._replace(y=step.y, k=step.k, level=None)
+        self._enqueue_others()
+        self._settle(rows, step, self.level)
+        while self.queue:
+            level = min(self.queue)
+            rows = self.queue.pop(level)
+            self._settle(rows, self._cross(rows, level), level)
+        front = self.front._replace(y=self.y, k=self.k, level=self.next)
+        return front.take((~self.lost).nonzero().squeeze(1)) if bool(self.lost.any()) else front
+
+    def _ready(self) -> Tensor:
+        """Return the members that may try the level of the batch, `(J,)`."""
+        start = self.front.level
+        if start is None or bool((start <= self.level).all()):
+            return self.rows
+        return self.rows[start <= self.level]
+
+    def _enqueue_others(self) -> None:
+        start = self.front.level
+        if start is not None:
+            for level in start[start > self.level].unique().tolist():
+                self.queue[level] = self.rows[start == level]
+
+    def _cross(self, rows: Tensor, level: int) -> Step:
+        """Return where members, with shape `(J,)`, come to at a level."""
+        group = self.front if rows is self.rows else self.front.take(rows)
+        if not len(rows):
+            return Step(group.y, group.k, torch.zeros_like(rows, dtype=torch.get_default_dtype()))
+        return self.rule.cross(group.members, self.i, group.y, group.k, level)
+
+    def _settle(self, rows: Tensor, step: Step, level: int) -> None:
+        """Keep the members, of shape `(J,)`, that crossed well, and enqueue or lose the others."""
+        self.trace.spend(self.front.ids[rows], level)
+        good = step.error <= 1.0
+        if bool(good.all()):
+            self._keep(rows, step, level)
+            return
+        again, error = rows[~good], step.error[~good]
+        if bool(good.any()):
+            rows = rows[good]
+            clean = bool(torch.isfinite(error).all())
+            self._keep(rows, step.take(good) if clean else self._cross(rows, level), level)
+        if level >= self.rule.max_substeps:
+            self._lose(again, level)
+            return
+        target = self.rule.next_levels(error, level)
+        for higher in target.unique().tolist():
+            queued = self.queue.get(higher, again[:0])
+            self.queue[higher] = torch.cat([queued, again[target == higher]])
+
+    def _keep(self, rows: Tensor, step: Step, level: int) -> None:
+        """Put members, with shape `(J,)`, at the end of the interval."""
+        self.y = self.y.index_copy(0, rows, step.y)
+        self.k = self.k.index_copy(0, rows, step.k)
+        if level > self.level:
+            self.next[rows] = self.rule.next_levels(step.error, level)
+            self.trace.status[self.front.ids[rows]] = Status.retried
+
+    def _lose(self, rows: Tensor, level: int) -> None:
+        """Record why members, with shape `(J,)`, end here."""
+        self.lost[rows] = True
+        front = self.front.take(rows)
+        status = reason(front, self.i, level, self.rule, self.trace.y0[front.ids])
+        self.trace.lose(front.ids, status, self.i)

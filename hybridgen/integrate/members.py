@@ -1,0 +1,173 @@
+"""A field bound to its arguments, for all members of a batch or for some of them.
+
+Members are numbered along the flattened batch axes, and inside the solver a state has shape
+`(N, *S)`. The field sees the axes it was written for: `(*B, *S)` for the whole batch and, when
+only K members are worked on, `(K, 1, ..., 1, *S)` with as many batch axes as `B` has.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Size, Tensor
+
+from hybridgen.errors import ExpertError
+
+__all__ = ["Field", "Members", "nan_members", "select"]
+
+Field = Callable[[Tensor, Tensor, Any], Tensor]
+
+
+def _is_per_member(value: Any, batch: Size) -> bool:
+    return isinstance(value, Tensor) and len(batch) > 0 and value.shape[: len(batch)] == batch
+
+
+def _axes(batch: Size, count: int) -> Size:
+    """Return the batch axes under which `count` members are shown to the field."""
+    return batch if count == batch.numel() else Size([count] + [1] * (len(batch) - 1))
+
+
+def _take(value: Tensor, batch: Size, rows: Tensor) -> Tensor:
+    rest = value.shape[len(batch) :]
+    taken = value.reshape(batch.numel(), *rest)[rows]
+    return taken.reshape(*_axes(batch, len(rows)), *rest)
+
+
+def select(args: Any, batch: Size, rows: Tensor) -> Any:
+    """Return the arguments of some members.
+
+    Tensors whose leading axes are the batch shape are indexed by member, also inside tuples,
+    lists and dicts; everything else is shared and passed on as it is. A tensor shared by all
+    members must therefore not begin with axes of just that shape.
+
+    Arguments:
+        args: What the field takes as its third argument.
+        batch: The batch shape `B`.
+        rows: Members, numbered along the flattened batch axes, with shape `(K,)`.
+
+    Returns:
+        The same structure; an indexed tensor `(*B, *R)` has become `(K, 1, ..., 1, *R)`, or kept
+        its shape where `K` is the number of all members.
+
+    Example:
+        >>> z = torch.tensor([10.0, 20.0, 30.0])
+        >>> select({"z": z, "g": 9.81}, Size([3]), torch.tensor([2, 0]))
+        {'z': tensor([30., 10.]), 'g': 9.81}
+    """
+    if _is_per_member(args, batch):
+        return _take(args, batch, rows)
+    if isinstance(args, dict):
+        return {key: select(value, batch, rows) for key, value in args.items()}
+    if isinstance(args, tuple | list):
+        values = [select(value, batch, rows) for value in args]
+        return type(args)(*values) if hasattr(args, "_fields") else type(args)(values)
+    return args
+
+
+def nan_members(args: Any, batch: Size, device: torch.device) -> Tensor:
+    """Return which members have a NaN among their own arguments.
+
+    Arguments:
+        args: What the field takes as its third argument.
+        batch: The batch shape `B`.
+        device: Where the answer is wanted.
+
+    Returns:
+        Truth values, with shape `(N,)` for `N` members in all.
+
+    Example:
+        >>> z = torch.tensor([1.0, torch.nan])
+        >>> nan_members((z, None), Size([2]), z.device)
+        tensor([False,  True])
+    """
+    if _is_per_member(args, batch):
+        size = math.prod(args.shape[len(batch) :])
+        return torch.isnan(args).reshape(batch.numel(), size).any(dim=1)
+    found = torch.zeros(batch.numel(), dtype=torch.bool, device=device)
+    values = args.values() if isinstance(args, dict) else args
+    if isinstance(args, dict | tuple | list):
+        for value in values:
+            found = found | nan_members(value, batch, device)
+    return found
+
+
+class Members:
+    """The field and the times of all members, or of the members in `rows`.
+
+    Arguments:
+        field: The user's `field(t, y, args) -> dy/dt`.
+        args: Its third argument.
+        t: Save times, with shape `(T,)`, or `(N, T)` for members with times of their own.
+        batch: The batch shape `B` of all members.
+        rows: The members meant, with shape `(K,)`; `None` for all.
+    """
+
+    def __init__(
+        self, field: Field, args: Any, t: Tensor, batch: Size, rows: Tensor | None = None
+    ) -> None:
+        self._field, self._args, self._t, self._batch = field, args, t, batch
+        self.rows, self.axes, self.args, self.t = rows, batch, args, t
+        self._part = rows is not None and len(rows) < batch.numel()
+        if rows is not None:
+            self.axes = _axes(batch, len(rows))
+            self.args = select(args, batch, rows)
+            self.t = t if t.ndim == 1 else t[rows]
+
+    def take(self, rows: Tensor) -> Members:
+        """Return some of these members, numbered among these, with shape `(K,)`."""
+        rows = rows if self.rows is None else self.rows[rows]
+        return Members(self._field, self._args, self._t, self._batch, rows)
+
+    def time(self, i: int) -> Tensor:
+        """Return the save time `i`, with shape `()`, or `(N,)` for times of their own."""
+        return self.t[..., i]
+
+    def rhs(self, t: Tensor, y: Tensor) -> Tensor:
+        """Call the field on these members and check what it returns.
+
+        Arguments:
+            t: The time, with shape `()`, or `(N,)` for times of their own.
+            y: The state, with shape `(N, *S)`.
+
+        Returns:
+            Its derivative, with shape `(N, *S)`.
+
+        Raises:
+            ExpertError: If the field returns another shape or dtype, or cannot work on a part of
+                the batch.
+        """
+        shaped = y if len(self.axes) == 1 else y.reshape(self.axes + y.shape[1:])
+        time = t.reshape(self.axes) if t.ndim else t
+        try:
+            k = self._field(time, shaped, self.args)
+        except (RuntimeError, IndexError) as error:
+            if not self._part or isinstance(error, torch.cuda.OutOfMemoryError):
+                raise
+            raise ExpertError(self._partial(f"raised {type(error).__name__}: {error}")) from error
+        self._check(k, shaped)
+        return k if shaped is y else k.reshape(y.shape)
+
+    def _check(self, k: Any, y: Tensor) -> None:
+        if isinstance(k, Tensor) and k.shape == y.shape and k.dtype == y.dtype:
+            return
+        got = f"{tuple(k.shape)} of {k.dtype}" if isinstance(k, Tensor) else type(k).__name__
+        fault = f"returned {got} for a state of shape {tuple(y.shape)} of {y.dtype}"
+        if self._part:
+            raise ExpertError(self._partial(fault))
+        raise ExpertError(
+            f"the field {fault}; return a tensor of the state's shape and dtype, one derivative "
+            "for each component, for instance torch.stack([d_theta, d_omega], -1)."
+        )
+
+    def _partial(self, fault: str) -> str:
+        count = len(self.rows) if self.rows is not None else self._batch.numel()
+        return (
+            f"the field {fault}, when called on {count} of {self._batch.numel()} members. The "
+            "solver works on a part of the batch to pick its steps and to repeat members that "
+            f"failed: pass values of shape ({', '.join(map(str, self._batch))}, ...) that differ "
+            "between members through `args`, not as variables that the field captures, and "
+            "let the field take any batch size."
+        )

@@ -1,0 +1,139 @@
+"""Who says at which level a batch crosses an interval: a schedule, or a pilot.
+
+The pilot is the first 64 members of the batch. When its worst error at a level is above 1, the
+batch goes back and takes a higher level; the level at which the pilot passes is the schedule's,
+and the next interval starts from the level that this error asks for.
+
+A few hard members must not set the pace of all. Once level 16 is reached, pilot members that
+still fail are left behind, unless they are half of the pilot: then it is the batch that is hard.
+The schedule must not depend on members that cannot follow it, so it is picked anew without them,
+now by a pilot flying alone, ahead of the batch.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from hybridgen.integrate.rule import Rule
+from hybridgen.integrate.trace import Front
+
+__all__ = ["Pace", "Pilot", "Schedule", "pick_schedule"]
+
+SIZE = 64
+CAP = 16
+ROUNDS = 4
+
+
+class Pace(Protocol):
+    """Says at which level the batch crosses each interval."""
+
+    @property
+    def broken(self) -> bool:
+        """Whether members of the pilot cannot follow at any level that the batch should take."""
+
+    def level(self, i: int) -> int:
+        """Return the level at which to try interval `i`."""
+
+    def accepts(self, error: Tensor) -> bool:
+        """Return whether errors of shape `(N,)` at that level will do.
+
+        If not, the next level is higher, or the pace is broken.
+        """
+
+
+class Schedule:
+    """A pace that is known beforehand.
+
+    Arguments:
+        levels: The level of each interval.
+    """
+
+    broken = False
+
+    def __init__(self, levels: list[int]) -> None:
+        self.levels = levels
+
+    def level(self, i: int) -> int:
+        """Return the level of interval `i`."""
+        return self.levels[i]
+
+    def accepts(self, error: Tensor) -> bool:
+        """Accept any errors, `(N,)`: what fails is repeated member by member."""
+        return True
+
+
+class Pilot:
+    """A pace set by the first members of the batch.
+
+    Arguments:
+        rule: How to step.
+    """
+
+    def __init__(self, rule: Rule) -> None:
+        self._rule = rule
+        self._next = 1
+        self.levels: list[int] = []
+        self.broken = False
+
+    def level(self, i: int) -> int:
+        """Return the level that the pilot's last error asks for."""
+        return self._next
+
+    def accepts(self, error: Tensor) -> bool:
+        """Return whether the pilot's errors, the first of `(N,)`, are all within tolerance."""
+        error, level, rule = error[:SIZE], self._next, self._rule
+        worst = float(error.amax())
+        if worst <= 1.0:
+            self.levels.append(level)
+            self._next = rule.next_level(worst, level)
+            return True
+        failing = error[~(error <= 1.0)]
+        few = 2 * len(failing) < len(error)
+        self.broken = level >= rule.max_substeps or (few and level >= CAP)
+        if not self.broken:
+            wanted = int(rule.next_levels(failing, level).max())
+            self._next = min(wanted, CAP) if few else wanted
+        return False
+
+
+def pick_schedule(front: Front, intervals: int, rule: Rule) -> list[int]:
+    """Pick a schedule on members that can follow it, without moving the batch.
+
+    Arguments:
+        front: All members at the first time.
+        intervals: How many intervals there are.
+        rule: How to step.
+
+    Returns:
+        The level of each interval. Should four pilots in a row lose members, the last one's.
+    """
+    able = torch.ones_like(front.ids, dtype=torch.bool)
+    levels: list[int] = []
+    for _ in range(ROUNDS):
+        rows = able.nonzero().squeeze(1)[:SIZE]
+        with torch.no_grad():
+            levels, lost = _fly(front.take(rows), intervals, rule)
+        if not len(lost):
+            break
+        able[rows[lost]] = False
+    return levels
+
+
+def _fly(front: Front, intervals: int, rule: Rule) -> tuple[list[int], Tensor]:
+    """March a pilot alone; return its schedule and which of it were left behind, `(J,)`."""
+    pilot = Pilot(rule)
+    rows = torch.arange(len(front.ids), device=front.ids.device)
+    lost = rows[:0]
+    while len(rows) and len(pilot.levels) < intervals:
+        i = len(pilot.levels)
+        step = rule.cross(front.members, i, front.y, front.k, pilot.level(i))
+        if pilot.accepts(step.error):
+            front = front._replace(y=step.y, k=step.k)
+        elif pilot.broken:
+            good = step.error <= 1.0
+            lost, rows = torch.cat([lost, rows[~good]]), rows[good]
+            front, pilot.broken = front.take(good.nonzero().squeeze(1)), False
+    return pilot.levels + [1] * (intervals - len(pilot.levels)), lost

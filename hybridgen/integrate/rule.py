@@ -1,0 +1,110 @@
+"""How members cross an interval: the method, the error allowed, the levels to choose from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hybridgen.integrate.levels import ladder, next_level
+from hybridgen.integrate.members import Members
+from hybridgen.integrate.stepping import RHS, Tolerance, advance, finite_rows
+from hybridgen.integrate.tableaus import Tableau
+
+__all__ = ["Rule", "Step"]
+
+CHUNK = 64
+
+
+class Step(NamedTuple):
+    """Where members stand after an interval.
+
+    Arguments:
+        y: Their state, with shape `(N, *S)`.
+        k: Its derivative, with shape `(N, *S)`.
+        error: The scaled error of each, with shape `(N,)`: at most 1 where it crossed well, not
+            finite where its state or derivative is not.
+    """
+
+    y: Tensor
+    k: Tensor
+    error: Tensor
+
+    def take(self, rows: Tensor) -> Step:
+        """Return the step of some of these members, with shape `(J,)`."""
+        return Step(self.y[rows], self.k[rows], self.error[rows])
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The method, what error is allowed, and how far to go for it.
+
+    Arguments:
+        tableau: The method, with an error estimate.
+        tolerance: The error allowed.
+        max_substeps: The highest level.
+    """
+
+    tableau: Tableau
+    tolerance: Tolerance
+    max_substeps: int
+
+    @cached_property
+    def rungs(self) -> tuple[int, ...]:
+        """The levels."""
+        return ladder(self.max_substeps)
+
+    def next_level(self, error: float, level: int) -> int:
+        """Return the level that a member needs, by its error at a given level."""
+        return next_level(error, level, self.tableau.order, self.rungs)
+
+    def next_levels(self, error: Tensor, level: int) -> Tensor:
+        """Return the level that each member needs, `(N,)`, by its error at one level, `(N,)`."""
+        needed = [self.next_level(value, level) for value in error.tolist()]
+        return torch.tensor(needed, dtype=torch.int64, device=error.device)
+
+    def cross(
+        self, members: Members, i: int, y: Tensor, k: Tensor, level: int, rhs: RHS | None = None
+    ) -> Step:
+        """Advance members over one interval.
+
+        Many substeps are taken in chunks of 64, and given up when no member is finite any more.
+
+        Arguments:
+            members: Who; their field and times.
+            i: Which interval.
+            y: Their state, with shape `(N, *S)`.
+            k: Its derivative, with shape `(N, *S)`.
+            level: The number of substeps.
+            rhs: Used instead of the members' own right-hand side.
+
+        Returns:
+            State, derivative and error at the end of the interval.
+
+        Raises:
+            ValueError: If the method has no error estimate.
+        """
+        t0, t1 = members.time(i), members.time(i + 1)
+        marks = [j / level for j in range(0, level, CHUNK)]
+        times = [t0, *(t0 + (t1 - t0) * mark for mark in marks[1:]), t1]
+        errors = []
+        for j, (start, end) in enumerate(pairwise(times)):
+            steps = min(CHUNK, level - j * CHUNK)
+            y, slope, error = advance(
+                rhs or members.rhs, self.tableau, start, end, y, k, steps, self.tolerance
+            )
+            if slope is None or error is None:
+                raise ValueError(f"{self.tableau.name} has no error estimate to step by")
+            k = slope
+            errors.append(error)
+            # An infinite state has an infinite scale and so no error; one sum finds it cheaply.
+            if not bool(torch.isfinite(y.detach().sum())):
+                finite = finite_rows(y)
+                errors.append(torch.where(finite, error, torch.nan))
+                if not bool(finite.any()):
+                    break
+        return Step(y, k, errors[0] if len(errors) == 1 else torch.stack(errors).amax(dim=0))

@@ -1,0 +1,490 @@
+r"""Training: one function, stages as a list, the same numbers after an interruption.
+
+Every random choice of update :math:`i` comes from a generator seeded by (seed, stage, i), and the
+learning rate is a function of :math:`i`, so a training that was stopped and resumed is the
+training that was not. Each stage ends with the weights of its lowest validation loss: that of
+its own objective, penalties included at their final weight, on the validation data or (supervised)
+on simulations kept aside. Data from outside the training support are never looked at.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from hybridgen import rng
+from hybridgen.batch import Batch, Sampler
+from hybridgen.checkpoint import describe_model, load_state, save_state
+from hybridgen.config import config
+from hybridgen.errors import CheckpointError, ConfigError, DataError, TrainingError
+from hybridgen.integrate import Status
+from hybridgen.io import to_batch
+from hybridgen.models import APHYNITY, OBJECTIVES, HybridModel
+from hybridgen.models.base import Loss
+from hybridgen.progress import Progress, bar
+
+__all__ = ["FitConfig", "History", "Stage", "fit"]
+
+
+@config
+class Stage:
+    """Settings of one stage of training.
+
+    Arguments:
+        objective: `"weak"`, `"rollout"` or `"supervised"`.
+        steps: How many updates.
+        batch_size: Trajectories an update.
+        learning_rate: Peak of the one-cycle schedule of Adam.
+        trains: `"all"`, or `"encoder"` to leave the decoder bit for bit as it is.
+        norm: Weight of the norm penalty on the residual, at the start and at the end; it falls
+            geometrically.
+        gauge: Weight of the gauge penalty.
+        pool: How many trajectories a sampler draws at a time.
+        refresh: After how many updates the pool is drawn anew.
+    """
+
+    objective: Literal["weak", "rollout", "supervised"] = "weak"
+    steps: int = 2000
+    batch_size: int = 100
+    learning_rate: float = 3e-3
+    trains: Literal["all", "encoder"] = "all"
+    norm: tuple[float, float] = (0.015, 0.0015)
+    gauge: float = 0.15
+    pool: int = 5000
+    refresh: int = 500
+
+
+@config
+class FitConfig:
+    """Settings of a training.
+
+    Arguments:
+        stages: The stages in order; empty means one weak stage on data, and one supervised stage
+            on a sampler.
+        seed: Seed of every random choice.
+        window: How many points are observed; None for what the data say (attribute `window`), or
+            all of them.
+        valid_every: Updates between two looks at the validation data.
+    """
+
+    stages: tuple[Stage, ...] = ()
+    seed: int = 0
+    window: int | None = None
+    valid_every: int = 200
+
+
+@dataclass
+class History:
+    """What happened: one row each time the validation data were looked at.
+
+    Arguments:
+        rows: Dicts with `step`, `stage`, `loss`, its parts, and `valid`.
+        stages: Name, first and last update of each stage.
+    """
+
+    rows: list[dict[str, float]] = field(default_factory=list)
+    stages: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_dataset(self) -> xr.Dataset:
+        """Return the rows along the dimension `step`, NaN where a figure was not computed."""
+        names = sorted({k for row in self.rows for k in row} - {"step"})
+        data = {
+            k: ("step", np.array([row.get(k, math.nan) for row in self.rows])) for k in names
+        }
+        step = np.array([int(row["step"]) for row in self.rows], dtype=np.int64)
+        return xr.Dataset(data, {"step": step}, {"stages": json.dumps(self.stages)})
+
+
+def fit(
+    model: HybridModel,
+    data: xr.Dataset | Batch | Sampler,
+    valid: xr.Dataset | Batch | None = None,
+    config: FitConfig = FitConfig(),
+    *,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: bool | Callable[[Progress], None] | None = None,
+) -> tuple[HybridModel, History]:
+    """Train a copy of a model.
+
+    Arguments:
+        model: The model to start from; it is left as it is.
+        data: Training trajectories, or a sampler such as `expert_augment` returns, from which
+            fresh batches are drawn.
+        valid: Validation trajectories from the training support. With a sampler they are not
+            needed: it keeps simulations of its own aside.
+        config: Stages, seed, window.
+        checkpoint: A folder in which the state is kept, written each time the validation data are
+            looked at and when the training is interrupted.
+        resume: Whether to go on from `checkpoint`.
+        progress: True for a bar, a function to be told; None for a bar on a terminal.
+
+    Returns:
+        The trained copy and the history.
+
+    Raises:
+        ConfigError: If stages and data do not go together.
+        DataError: If the data do not suit the model.
+        TrainingError: If the loss is not finite for many updates in a row.
+        CheckpointError: If the checkpoint is damaged or belongs to another training.
+
+    Example:
+        >>> from hybridgen import APHYNITY
+        >>> from hybridgen.simulators import pendulum
+        >>> train, valid = (pendulum.simulator.sample(20, seed=0, split=s) for s in ("train", "valid"))
+        >>> config = FitConfig(stages=(Stage(steps=2, batch_size=8),))
+        >>> model, history = fit(APHYNITY(pendulum.expert), train, valid, config)
+        >>> history.rows[-1]["step"]
+        2.0
+    """
+    model = copy.deepcopy(model)
+    source = _Source(model, data, valid, config)
+    if source.sampler is None and not model.is_bound:
+        model.bind(source.train, config.window or _window(data))
+    run = _Run(model, source, config, checkpoint)
+    if resume:
+        run.restore()
+    with bar(progress, "training") as tell:
+        try:
+            run.go(tell)
+        except KeyboardInterrupt:
+            run.save()
+            raise
+    return model, run.history
+
+
+class _Source:
+    """Where batches come from: data in memory, or a sampler whose pool is drawn anew."""
+
+    def __init__(
+        self,
+        model: HybridModel,
+        data: xr.Dataset | Batch | Sampler,
+        valid: xr.Dataset | Batch | None,
+        config: FitConfig,
+    ) -> None:
+        self.config, self.like = config, model.state_sd
+        self.sampler = data if isinstance(data, Sampler) and not isinstance(data, Batch) else None
+        kind = "supervised" if self.sampler else "weak"
+        default = Stage(objective=kind, steps=3000, learning_rate=2e-3) if self.sampler else Stage()
+        self.stages = config.stages or (default,)
+        for stage in self.stages:
+            if (stage.objective == "supervised") != (self.sampler is not None):
+                what = "a sampler" if self.sampler else "a data set"
+                raise ConfigError(
+                    f"the objective {stage.objective!r} does not go with {what}; weak and rollout "
+                    "train on data, supervised on the sampler that expert_augment returns."
+                )
+        self._pool: tuple[int, int, Batch] | None = None
+        if self.sampler is None:
+            self.train = self._read(model, data, "training")
+            if valid is None:
+                raise DataError("fit needs validation data: fit(model, train, valid).")
+            self.valid = self._read(model, valid, "validation")
+            _check_leak(self.train, self.valid)
+        else:
+            if not model.is_bound:
+                raise TrainingError(
+                    "the model has not been trained on data yet; a sampler of augmented "
+                    "trajectories comes after fit(model, train, valid)."
+                )
+            self.valid = self._draw(1000, rng.seed_of(config.seed, "valid"), 0)
+
+    def _read(self, model: HybridModel, data: Any, what: str) -> Batch:
+        batch = to_batch(data, model.expert, labels=False)
+        if len(batch) == 0:
+            raise DataError(f"the {what} data have no samples.")
+        if batch.status is not None:
+            good = (batch.status == Status.ok) | (batch.status == Status.retried)
+            batch = batch[good]
+        finite = batch.y.isfinite().flatten(1).all(1) if batch.mask is None else None
+        if finite is not None and not finite.all():
+            first = int((~finite).nonzero()[0, 0])
+            raise DataError(
+                f"{int((~finite).sum())} {what} samples hold NaN, the first is sample {first}; "
+                "drop them, or give a mask where values are missing."
+            )
+        return batch.to(self.like)
+
+    def _draw(self, n: int, root_seed: int, start: int) -> Batch:
+        if self.sampler is None:
+            raise ConfigError("there is no sampler to draw from")
+        batch = self.sampler.draw(np.arange(start, start + n), root_seed)
+        good = batch.y.isfinite().flatten(1).all(1)
+        if batch.status is not None:
+            good &= (batch.status == Status.ok) | (batch.status == Status.retried)
+        if good.sum() < max(2, n // 2):
+            raise TrainingError(
+                f"{n - int(good.sum())} of {n} augmented simulations failed; narrow the ranges "
+                "given to expert_augment, or look at the model: its residual may blow up there."
+            )
+        return batch[good].to(self.like)
+
+    def batch(self, number: int, i: int, generator: torch.Generator) -> Batch:
+        """Return the batch of update `i` of a stage."""
+        stage = self.stages[number]
+        if self.sampler is None:
+            members = self.train
+        else:
+            turn = i // stage.refresh
+            if self._pool is None or self._pool[:2] != (number, turn):
+                seed = rng.seed_of(self.config.seed, f"pool/{number}")
+                self._pool = number, turn, self._draw(stage.pool, seed, turn * stage.pool)
+            members = self._pool[2]
+        index = torch.randint(len(members), (stage.batch_size,), generator=generator)
+        return members[index.to(members.y.device)]
+
+    def fingerprint(self) -> str:
+        """Return a checksum of the data, so that a resume on other data is refused."""
+        data = self.valid if self.sampler else self.train
+        return hashlib.sha256(data.y.cpu().numpy().tobytes()).hexdigest()
+
+
+class _Run:
+    """The state of a training: what a checkpoint holds."""
+
+    def __init__(
+        self,
+        model: HybridModel,
+        source: _Source,
+        config: FitConfig,
+        checkpoint: str | os.PathLike[str] | None,
+    ) -> None:
+        self.model, self.source, self.config = model, source, config
+        self.checkpoint = checkpoint
+        self.history = History()
+        self.stage, self.step, self.bad = 0, 0, 0
+        self.best: dict[str, Tensor] = {}
+        self.best_score = math.inf
+        self._optimiser: torch.optim.Adam | None = None
+
+    # -- the loop ---------------------------------------------------------------------------
+
+    def go(self, tell: Callable[[Progress], None]) -> None:
+        """Run every stage from where the state stands."""
+        stages = self.source.stages
+        total = sum(s.steps for s in stages)
+        while self.stage < len(stages):
+            stage = stages[self.stage]
+            done = sum(s.steps for s in stages[: self.stage])
+            optimiser = self._optimiser or self._new_optimiser(stage)
+            self._optimiser = optimiser
+            with _frozen(self.model.decoder_parameters(), stage.trains == "encoder"):
+                while self.step < stage.steps:
+                    loss = self._update(stage, optimiser)
+                    self.step += 1
+                    if self.step % self.config.valid_every == 0 or self.step == stage.steps:
+                        row = self._look(stage, loss, done)
+                        self.save()
+                        tell(Progress(done + self.step, total, row))
+            self._close(stage, done)
+
+    def _new_optimiser(self, stage: Stage) -> torch.optim.Adam:
+        encoder = stage.trains == "encoder" or stage.objective == "supervised"
+        params = self.model.encoder.parameters() if encoder else self.model.parameters()
+        return torch.optim.Adam(params, lr=stage.learning_rate, foreach=False, fused=False)
+
+    def _update(self, stage: Stage, optimiser: torch.optim.Adam) -> Loss:
+        generator = _generator(self.config.seed, f"{self.stage}/{self.step}")
+        batch = self.source.batch(self.stage, self.step, generator)
+        loss = self._loss(stage, batch, generator, self.step / stage.steps)
+        for group in optimiser.param_groups:
+            group["lr"] = stage.learning_rate * one_cycle(self.step / stage.steps)
+        optimiser.zero_grad(set_to_none=True)
+        loss.total.backward()
+        params = optimiser.param_groups[0]["params"]
+        norm = torch.nn.utils.clip_grad_norm_(params, 1.0)
+        if math.isfinite(float(norm)):
+            optimiser.step()
+            self.bad = 0
+        else:
+            self.bad += 1
+        if self.bad >= 20:
+            parts = {k: float(v) for k, v in loss.parts.items()}
+            raise TrainingError(
+                f"the gradient has not been finite for {self.bad} updates, up to update "
+                f"{self.step} of the {stage.objective} stage (parts of the loss: {parts}); lower "
+                "learning_rate, or look for trajectories that blow up."
+            )
+        return loss
+
+    def _loss(
+        self, stage: Stage, batch: Batch, generator: torch.Generator, progress: float
+    ) -> Loss:
+        loss = OBJECTIVES[stage.objective](self.model, batch)
+        model = self.model
+        if (
+            stage.objective == "supervised"
+            or stage.trains == "encoder"
+            or not isinstance(model, APHYNITY)
+            or model.residual is None
+        ):
+            return loss
+        seen = batch.window(int(model.window)).y
+        projection = model.projection(seen, loss.latents, generator)
+        norm, gauge = projection.total.mean(), projection.parallel.mean()
+        start, end = stage.norm
+        weight = start * (end / start) ** progress if start > 0 else 0.0
+        total = loss.total + weight * norm + stage.gauge * gauge
+        return Loss(total, loss.latents, {**loss.parts, "norm": norm, "gauge": gauge})
+
+    @torch.no_grad()
+    def _look(self, stage: Stage, loss: Loss, done: int) -> dict[str, float]:
+        generator = _generator(self.config.seed, "valid")
+        score = float(self._loss(stage, self.source.valid, generator, 1.0).total)
+        row = {"step": float(done + self.step), "stage": float(self.stage)}
+        row |= {"loss": float(loss.total), "valid": score, "skipped": float(self.bad)}
+        row |= {k: float(v) for k, v in loss.parts.items()}
+        if stage.objective == "rollout":
+            row["solver_gap"] = solver_gap(self.model, self.source.valid[:32])
+        if score < self.best_score:
+            self.best_score = score
+            self.best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        self.history.rows.append(row)
+        return row
+
+    def _close(self, stage: Stage, done: int) -> None:
+        if not self.best:
+            raise TrainingError(
+                f"the {stage.objective} stage never had a finite validation loss; lower "
+                "learning_rate, or look for trajectories that blow up."
+            )
+        self.model.load_state_dict(self.best)
+        if self.source.sampler is None and len(self.source.train) > 1:
+            self.model.note_latents(self.source.train)
+        self.history.stages.append(
+            {"name": stage.objective, "start": done, "stop": done + stage.steps}
+        )
+        self.stage, self.step, self.bad = self.stage + 1, 0, 0
+        self.best, self.best_score, self._optimiser = {}, math.inf, None
+        self.save()
+
+    # -- checkpoints ------------------------------------------------------------------------
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "config": asdict(self.config),
+            "model": describe_model(self.model),
+            "data": self.source.fingerprint(),
+        }
+
+    def save(self) -> None:
+        """Write the state, if a checkpoint was asked for."""
+        if self.checkpoint is None:
+            return
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"best.{k}": v for k, v in self.best.items()}
+        if self._optimiser is not None:
+            for i, state in self._optimiser.state_dict()["state"].items():
+                tensors |= {f"adam.{i}.{k}": v for k, v in state.items()}
+        meta = {
+            "identity": self._identity(),
+            "stage": self.stage,
+            "step": self.step,
+            "bad": self.bad,
+            "best_score": self.best_score,
+            "history": asdict(self.history),
+        }
+        save_state(self.checkpoint, tensors, meta)
+
+    def restore(self) -> None:
+        """Go back to the state in the checkpoint.
+
+        Raises:
+            CheckpointError: If there is none, or it belongs to another training.
+        """
+        if self.checkpoint is None:
+            raise ConfigError("resume=True needs checkpoint=, the folder to resume from.")
+        tensors, meta = load_state(self.checkpoint)
+        mine = json.loads(json.dumps(self._identity()))
+        for key, value in mine.items():
+            if meta.get("identity", {}).get(key) != value:
+                raise CheckpointError(
+                    f"{self.checkpoint} belongs to a training with another {key}; resume with the "
+                    "same data and settings, or start anew in another folder."
+                )
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "adam": {}}
+        for name, tensor in tensors.items():
+            kind, key = name.split(".", 1)
+            groups[kind][key] = tensor
+        self.model.load_state_dict(groups["model"])
+        self.best, self.best_score = groups["best"], meta["best_score"]
+        self.stage, self.step, self.bad = meta["stage"], meta["step"], meta["bad"]
+        self.history = History(**meta["history"])
+        if groups["adam"]:
+            optimiser = self._new_optimiser(self.source.stages[self.stage])
+            saved = optimiser.state_dict()
+            for name, tensor in groups["adam"].items():
+                i, key = name.split(".", 1)
+                saved["state"].setdefault(int(i), {})[key] = tensor
+            optimiser.load_state_dict(saved)
+            self._optimiser = optimiser
+
+
+def one_cycle(progress: float) -> float:
+    """Return the fraction of the peak learning rate: a rise over 20 %, then a cosine to zero.
+
+    Example:
+        >>> [round(one_cycle(p), 2) for p in (0.0, 0.2, 0.6, 1.0)]
+        [0.04, 1.0, 0.5, 0.0]
+    """
+    rise = 0.2
+    if progress < rise:
+        return 0.04 + 0.96 * 0.5 * (1.0 - math.cos(math.pi * progress / rise))
+    return 0.5 * (1.0 + math.cos(math.pi * (progress - rise) / (1.0 - rise)))
+
+
+@torch.no_grad()
+def solver_gap(model: HybridModel, batch: Batch) -> float:
+    """Return how far the training roll-out is from an accurate one, in state deviations."""
+    seen = batch.window(int(model.window))
+    latents = model.encode(seen)
+    coarse, fine = (
+        model.rollout(seen.x, seen.t, latents, method=m).y for m in ("grid_rk4", "tsit5")
+    )
+    return float(((coarse - fine) / model.state_sd).abs().nan_to_num(0.0).max())
+
+
+def _generator(seed: int, stream: str) -> torch.Generator:
+    return torch.Generator().manual_seed(rng.seed_of(seed, stream))
+
+
+@contextmanager
+def _frozen(params: list[torch.nn.Parameter], freeze: bool) -> Iterator[None]:
+    if not freeze:
+        yield
+        return
+    before = [p.requires_grad for p in params]
+    try:
+        for p in params:
+            p.requires_grad_(False)
+        yield
+    finally:
+        for p, flag in zip(params, before, strict=True):
+            p.requires_grad_(flag)
+
+
+def _window(data: Any) -> int | None:
+    return int(data.attrs["window"]) if isinstance(data, xr.Dataset) and "window" in data.attrs else None
+
+
+def _check_leak(train: Batch, valid: Batch) -> None:
+    seen = {row.tobytes() for row in train.y[:, :2].flatten(1).cpu().numpy()}
+    shared = sum(row.tobytes() in seen for row in valid.y[:, :2].flatten(1).cpu().numpy())
+    if shared:
+        raise DataError(
+            f"{shared} of {len(valid)} validation samples are in the training data; "
+            "draw them with another split: simulator.sample(n, seed=0, split='valid')."
+        )

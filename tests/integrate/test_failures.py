@@ -1,0 +1,192 @@
+"""Members fail, batches don't."""
+
+import pytest
+import torch
+
+from hybridgen.integrate import Status, solve
+from hybridgen.integrate.pace import CAP, SIZE
+
+BAD = {7: "nan", 130: "blow"}
+
+
+def _without(members, bad):
+    keep = torch.ones(len(members.y0), dtype=torch.bool, device=members.y0.device)
+    keep[list(bad)] = False
+    return keep
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("scheduled", [True, False])
+@pytest.mark.parametrize("bad", [(7, 130), (130, 7), (3, 9)])
+def test_the_others_do_not_notice(pendulum, dtype, scheduled, bad):
+    """Bit for bit, with members that fail within and outside the pilot."""
+    p = pendulum(256, dtype)
+    p.alpha[bad[0]], p.blow[bad[1]] = torch.nan, 2.0
+    keep = _without(p, bad)
+    alone = solve(p.field, p.y0[keep], p.t, [a[keep] for a in p.args])
+    substeps = alone.substeps if scheduled else None
+    solution = solve(p.field, p.y0, p.t, p.args, substeps=substeps)
+    assert torch.equal(solution.y[keep], alone.y)
+    assert torch.equal(solution.substeps, alone.substeps)
+    assert torch.equal(solution.n_steps[keep], alone.n_steps)
+    assert solution.status[bad[0]] == Status.nonfinite
+    assert solution.status[bad[1]] == Status.diverged
+    assert bool(solution.ok[keep].all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_others_do_not_notice_in_a_rollout(pendulum, dtype):
+    p = pendulum(256, dtype)
+    p.alpha[7], p.blow[130] = torch.nan, 2.0
+    keep = _without(p, BAD)
+    alone = solve(p.field, p.y0[keep], p.t, [a[keep] for a in p.args], method="grid_rk4")
+    solution = solve(p.field, p.y0, p.t, p.args, method="grid_rk4")
+    assert torch.equal(solution.y[keep], alone.y)
+    assert solution.status[[7, 130]].tolist() == [Status.nonfinite, Status.diverged]
+    assert solution.status.count_nonzero() == 2
+
+
+@pytest.mark.parametrize("method", ["tsit5", "grid_rk4"])
+def test_blow_up_is_nan_after_the_last_good_time(method, device):
+    # y' = y^2 from y0 ends at t = 1 / y0, within an interval here.
+    y0 = torch.tensor([[0.1], [0.96], [1.83]], device=device)
+    t = torch.linspace(0, 2, 21, device=device)
+    solution = solve(lambda t, y, args: y * y, y0, t, method=method, substeps=8)
+    assert solution.status[0] in (Status.ok, Status.retried)
+    assert solution.status[1:].tolist() == [Status.diverged] * 2
+    poles = 1.0 / y0[1:, 0]
+    # A fixed step runs over the pole and overflows soon after it; the error estimate does not.
+    late = 0.0 if method == "tsit5" else 0.3
+    assert bool((solution.t_reached[1:] < poles + 1e-9 + late).all())
+    assert bool((solution.t_reached[1:] > poles - 0.15).all())
+    for member in (1, 2):
+        good = t <= solution.t_reached[member]
+        assert bool(solution.y[member, good].isfinite().all())
+        assert bool(solution.y[member, ~good].isnan().all())
+    if method == "tsit5":
+        exact = y0 / (1 - y0 * t)
+        reached = t <= solution.t_reached[:, None]
+        torch.testing.assert_close(solution.y[..., 0][reached], exact[reached], rtol=1e-3, atol=0)
+
+
+def test_the_fields_own_nan_is_told_from_overflow(device):
+    # sqrt(1 - t) has no value after t = 1; the state is harmless there.
+    def field(t, y, start):
+        return torch.sqrt(start - t) * torch.ones_like(y)
+
+    start = torch.tensor([[1.0], [9.0]], device=device)
+    t = torch.linspace(0, 2, 11, device=device)
+    solution = solve(field, torch.zeros(2, 1, device=device), t, start, atol=1e-3)
+    assert solution.status.tolist()[0] == Status.nonfinite
+    assert solution.t_reached[0] == pytest.approx(1.0, abs=0.21)
+    assert bool(solution.ok[1])
+
+
+@pytest.mark.parametrize("where", ["y0", "args", "t"])
+@pytest.mark.parametrize("method", ["tsit5", "grid_rk4"])
+def test_nan_inputs_are_never_tried(where, method, device):
+    y0, rate = torch.ones(3, 1, device=device), torch.ones(3, 1, device=device)
+    t = torch.linspace(0, 1, 5, device=device).repeat(3, 1)
+    {"y0": y0, "args": rate, "t": t[:, 2:3]}[where][1] = torch.nan
+    seen = []
+
+    def field(t, y, rate):
+        seen.append(bool((t.sum() + y.sum() + rate.sum()).isnan()))
+        return -rate * y
+
+    solution = solve(field, y0, t, rate, method=method)
+    assert not any(seen)
+    assert solution.status.tolist() == [Status.ok, Status.nonfinite, Status.ok]
+    assert solution.n_steps[1] == 0
+    assert bool(solution.y[1, 1:].isnan().all())
+    if where == "y0":
+        assert bool(solution.y[1].isnan().all())
+        assert bool(solution.t_reached[1].isnan())
+    else:
+        assert solution.y[1, 0] == 1.0
+        assert solution.t_reached[1] == 0.0
+
+
+@pytest.mark.parametrize("method", ["tsit5", "grid_rk4"])
+def test_nobody_left(method, device):
+    y0 = torch.full((3, 2), torch.nan, device=device)
+    t = torch.linspace(0, 1, 4, device=device)
+    solution = solve(lambda t, y, args: -y, y0, t, method=method)
+    assert bool(solution.y.isnan().all())
+    assert solution.status.tolist() == [Status.nonfinite] * 3
+
+
+def test_all_blow_up(device):
+    y0 = torch.tensor([[0.9], [1.8]], device=device)
+    solution = solve(lambda t, y, args: y * y, y0, torch.linspace(0, 2, 9).to(y0))
+    assert solution.status.tolist() == [Status.diverged] * 2
+    assert solution.y.shape == (2, 9, 1)
+    assert bool(solution.y[:, -1].isnan().all())
+
+
+def _relax(t, y, rate):
+    return -rate * (y - torch.cos(t))
+
+
+def test_a_stiffish_member_is_repeated_alone(device):
+    rate = torch.ones(256, 1, device=device)
+    rate[5], rate[200] = 1000.0, 2000.0
+    y0, t = torch.ones(256, 1, device=device), torch.linspace(0, 2, 21, device=device)
+    rows = []
+
+    def field(t, y, rate):
+        rows.append(len(y))
+        return _relax(t, y, rate)
+
+    solution = solve(field, y0, t, rate)
+    assert solution.status[[5, 200]].tolist() == [Status.retried] * 2
+    assert solution.substeps.max() <= 4
+    assert solution.n_steps[200] > solution.n_steps[5] > 100 > solution.n_steps[0]
+    exact = solve(_relax, y0[[5, 200]], t, rate[[5, 200]], rtol=1e-10, atol=1e-10).y
+    torch.testing.assert_close(solution.y[[5, 200]], exact, rtol=0, atol=1e-5)
+    # The hard steps are taken by those who need them, at a tenth of what all would pay.
+    assert 10 * sum(rows) < 256 * 6 * solution.n_steps[200]
+
+
+def test_a_member_beyond_the_highest_level_ends_alone(device):
+    rate = torch.ones(100, 1, device=device)
+    rate[5] = 1e5
+    y0, t = torch.zeros(100, 1, device=device), torch.linspace(0, 1, 6, device=device)
+    solution = solve(_relax, y0, t, rate, max_substeps=32)
+    assert solution.status[5] in (Status.max_steps, Status.diverged)
+    assert bool(solution.y[5, 1:].isnan().all())
+    assert bool(solution.ok[torch.arange(100, device=device) != 5].all())
+    accurate = solve(_relax, y0, t, 1.0 + 0.0 * rate, max_substeps=1, rtol=1e-13, atol=1e-13)
+    assert accurate.status.tolist() == [Status.max_steps] * 100
+
+
+def test_a_hard_batch_raises_its_own_level(device):
+    rate = torch.full((100, 1), 400.0, device=device)
+    y0, t = torch.ones(100, 1, device=device), torch.linspace(0, 1, 6, device=device)
+    solution = solve(_relax, y0, t, rate)
+    assert solution.status.tolist() == [Status.ok] * 100
+    assert solution.substeps.max() > CAP
+
+
+def test_members_outside_the_pilot_are_verified(device):
+    rate = torch.ones(SIZE + 1, 1, device=device)
+    rate[SIZE] = 30.0
+    y0, t = torch.ones(SIZE + 1, 1, device=device), torch.linspace(0, 1, 6, device=device)
+    solution = solve(_relax, y0, t, rate)
+    assert solution.status.tolist() == [Status.ok] * SIZE + [Status.retried]
+
+
+def test_a_failed_member_costs_nothing_afterwards(device):
+    y0 = torch.tensor([[0.1], [3.9]], device=device)
+    t = torch.linspace(0, 2, 41, device=device)
+    rows = []
+
+    def field(t, y, args):
+        rows.append(len(y))
+        return y * y
+
+    solution = solve(field, y0, t, substeps=1)
+    assert solution.status.tolist() == [Status.ok, Status.diverged]
+    after = 6 * (41 - 2 - round(solution.t_reached[1].item() / 0.05))
+    assert rows[-after:] == [1] * after
+    assert solution.n_steps[0] == 40
