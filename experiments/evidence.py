@@ -181,6 +181,7 @@ def residual_map(simulator: Simulator, model: APHYNITY, train: xr.Dataset) -> xr
     support = np.histogram2d(flat[:, second], flat[:, first], bins=edges[::-1], density=True)[0]
     acts = [int(i) for i in model.residual.acts] if model.residual else []
     states = [simulator.truth.states[i] for i in acts]
+    units = {s.name: f"{s.unit}/{simulator.time_unit}" for s in states}
     dims = ("output", "axis1", "axis0")
     described = [
         {"long_name": simulator.truth.states[i].name, "units": simulator.truth.states[i].unit}
@@ -189,7 +190,7 @@ def residual_map(simulator: Simulator, model: APHYNITY, train: xr.Dataset) -> xr
     known = ", ".join(f"{n} = {float(train[n][member]):.3g}" for n in simulator.truth.param_names)
     return xr.Dataset(
         {
-            "f_a": (dims, f_a[..., acts].movedim(-1, 0).numpy()),
+            "f_a": (dims, f_a[..., acts].movedim(-1, 0).numpy(), {"units": json.dumps(units)}),
             "truth": (dims, lacking[..., acts].movedim(-1, 0).numpy()),
             "support": (dims[1:], support),
         },

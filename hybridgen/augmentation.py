@@ -19,6 +19,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,29 @@ class Augmenter:
         Returns:
             Noisy and clean trajectories with exact `z_e` and `z_a`, in the model's dtype.
         """
+        x0, t, latents = self._start(indices, root_seed)
+        solution = self.model.rollout(x0, t, latents, substeps=self.schedule)
+        y = self.noise.add(solution.y, root_seed=root_seed, stream="noise", indices=indices)
+        return Batch(
+            t=t,
+            y=y,
+            clean=solution.y,
+            z_e=latents.z_e,
+            z_a=latents.z_a,
+            status=solution.status,
+            t_reached=solution.t_reached,
+        )
+
+    @cached_property
+    def schedule(self) -> Tensor:
+        """Substeps of each interval, measured on fixed members, so that no batch picks its own."""
+        with torch.no_grad():
+            return self.model.rollout(*self._start(np.arange(64), root_seed=0)).substeps
+
+    def _start(
+        self, indices: NDArray[np.int64], root_seed: int
+    ) -> tuple[Tensor, Tensor, Latents]:
+        """Draw initial states `(N, C)`, times and latents."""
         u = torch.from_numpy(rng.uniform(root_seed, "augment", indices, 2 + len(self.ranges)))
         pick_x, pick_z = (u[:, :2] * len(self.data)).long().to(self.z_a.device).unbind(-1)
         low, high = (
@@ -154,17 +178,7 @@ class Augmenter:
         centre = self.z_a.mean(0)
         z_a = centre + self.spread * (self.z_a[pick_z] - centre)
         t = self.data.t if self.data.t.ndim == 1 else self.data.t[pick_x]
-        solution = self.model.rollout(self.data.x[pick_x], t, Latents(z_e, z_a))
-        y = self.noise.add(solution.y, root_seed=root_seed, stream="noise", indices=indices)
-        return Batch(
-            t=t,
-            y=y,
-            clean=solution.y,
-            z_e=z_e,
-            z_a=z_a,
-            status=solution.status,
-            t_reached=solution.t_reached,
-        )
+        return self.data.x[pick_x], t, Latents(z_e, z_a)
 
     def describe(self) -> dict[str, Any]:
         """Return the names, units and attributes of what `draw` draws."""

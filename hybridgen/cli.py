@@ -151,6 +151,21 @@ def _configure(
     return with_overrides(from_mapping(module.Config, values), overrides)
 
 
+def _usable(device: str) -> str:
+    """Return a device after making sure that there is such a one."""
+    import torch
+
+    try:
+        torch.zeros(1, device=device).sum()
+    except (RuntimeError, AssertionError) as error:
+        # torch says so with an error of either kind, at length
+        why = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"device {device!r} cannot be used here ({why}); `hybridgen doctor` lists what can."
+        ) from None
+    return device
+
+
 def _execute(
     module: ModuleType, name: str, cfg: Any, out: Path, *, overwrite: bool, resume: bool
 ) -> None:
@@ -158,12 +173,13 @@ def _execute(
     from hybridgen.report import table, write_report
     from hybridgen.rundir import RunDir
 
+    device = _usable(getattr(cfg, "device", "cpu"))
     run = RunDir.create(
         out,
         experiment=name,
         config=cfg,
         command=["hybridgen", *sys.argv[1:]],
-        device=getattr(cfg, "device", "cpu"),
+        device=device,
         overwrite=overwrite,
         resume=resume,
     )

@@ -77,8 +77,8 @@ def to_dataset(
         data["status"] = ("sample", _numpy(batch.status).astype(np.int8), status_attrs())
     coords: dict[str, Any] = {
         "time": ("time", _numpy(batch.t), {"units": time_unit, "axis": "T"}),
-        "state": ("state", [s.name for s in states]),
-        "unit": ("state", [s.unit for s in states]),
+        "state": ("state", np.array([s.name for s in states], dtype=object)),
+        "unit": ("state", np.array([s.unit for s in states], dtype=object)),
     }
     for role, declared, values in (("z_e", params, batch.z_e), ("z_a", z_a, batch.z_a)):
         if values is None:
@@ -199,6 +199,7 @@ def write_store(
         raise OutputExistsError(
             f"{path} is there already; give another path or write overwrite=True."
         )
+    groups = {name: _plain_text(ds) for name, ds in groups.items()}
     tree = xr.DataTree.from_dict({f"/{name}": ds for name, ds in groups.items()})
     codecs = (zarr.codecs.BloscCodec(cname="lz4", shuffle="shuffle"), zarr.codecs.Crc32cCodec())
     encoding = {
@@ -211,6 +212,14 @@ def write_store(
     }
     tree.to_zarr(path, mode="w", consolidated=False, encoding=encoding)
     return path
+
+
+def _plain_text(data: xr.Dataset) -> xr.Dataset:
+    """Return the data with text of variable length, the only kind that zarr v3 has settled."""
+    fixed = {k: v.astype(object) for k, v in data.variables.items() if v.dtype.kind == "U"}
+    return data.assign({k: v for k, v in fixed.items() if k in data.data_vars}).assign_coords(
+        {k: v for k, v in fixed.items() if k in data.coords}
+    )
 
 
 def open_store(path: str | os.PathLike[str]) -> xr.DataTree:

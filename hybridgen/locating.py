@@ -21,7 +21,7 @@ from typing import Any
 
 from hybridgen.errors import ConfigError, ExpertError, nearest
 
-__all__ = ["expert_of", "experiments", "load_experiment", "load_object", "simulators"]
+__all__ = ["experiments", "expert_of", "load_experiment", "load_object", "simulators"]
 
 
 def experiments() -> dict[str, str]:

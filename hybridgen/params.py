@@ -194,8 +194,7 @@ def check_range(params: Sequence[Param], z: Tensor) -> None:
 def encoder_box(params: Sequence[Param], margin: float = 0.1) -> tuple[Tensor, Tensor]:
     """Return the box an encoder maps into: the valid range, wider by `margin` at each end.
 
-    A lower end that is not negative stays at least 1 % of the range above zero, so that positive
-    quantities remain positive.
+    A range of numbers that are not negative stays so: its lower end does not cross zero.
 
     Arguments:
         params: The declarations, P of them.
@@ -208,6 +207,6 @@ def encoder_box(params: Sequence[Param], margin: float = 0.1) -> tuple[Tensor, T
     for p in params:
         width = p.high - p.low
         bottom = p.low - margin * width
-        low.append(max(bottom, min(p.low, 0.01 * width)) if p.low >= 0 else bottom)
+        low.append(max(bottom, min(p.low, 0.01 * width)) if p.low >= 0.0 else bottom)
         high.append(p.high + margin * width)
     return torch.tensor(low), torch.tensor(high)

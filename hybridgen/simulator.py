@@ -23,7 +23,7 @@ from hybridgen import io, rng
 from hybridgen.batch import Batch
 from hybridgen.errors import ParameterError, ShiftError, nearest
 from hybridgen.expert import ODEExpert
-from hybridgen.integrate import solve
+from hybridgen.integrate import Solution, solve
 from hybridgen.noise import GaussianNoise
 from hybridgen.params import check_range
 from hybridgen.shift import Interval, Shift, check_support, distance
@@ -143,6 +143,26 @@ class Simulator:
         high = torch.tensor([support[n][1] for n in names], dtype=u.dtype)
         return dict(zip(names, (low + (high - low) * u).unbind(-1), strict=True))
 
+    @cached_property
+    def schedule(self) -> Tensor:
+        """Substeps of each interval, measured on fixed members, so that no batch picks its own."""
+        values = self._values(np.arange(64), root_seed=0)
+        x0, z = self._start(values)
+        return self._solve(x0, self._times(), z, None).substeps
+
+    def _solve(self, x0: Tensor, t: Tensor, z: Tensor, substeps: Tensor | None) -> Solution:
+        return solve(self.truth, x0, t, z, rtol=self.rtol, atol=self.atol, substeps=substeps)
+
+    def _start(self, values: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        x0 = torch.stack([values[n] for n in self.truth.state_names], dim=-1)
+        z = torch.stack([values[n] for n in self.truth.param_names], dim=-1)
+        check_range(self.truth.params, z)
+        return x0, z
+
+    def _times(self) -> Tensor:
+        horizon = 1.0 if self.shift is None else self.shift.horizon
+        return torch.from_numpy(np.asarray(self.times, dtype=np.float64)) * horizon
+
     def draw(self, indices: NDArray[np.int64], root_seed: int) -> Batch:
         """Simulate the members with these indices.
 
@@ -154,14 +174,10 @@ class Simulator:
             Observed and clean trajectories, parameters, status and distance, in float64.
         """
         values = self._values(indices, root_seed)
-        x0 = torch.stack([values[n] for n in self.truth.state_names], dim=-1)
-        z = torch.stack([values[n] for n in self.truth.param_names], dim=-1)
-        check_range(self.truth.params, z)
-        horizon, factor, moved = 1.0, 1.0, ()
-        if self.shift is not None:
-            horizon, factor, moved = self.shift.horizon, self.shift.noise, self.shift.moved
-        t = torch.from_numpy(np.asarray(self.times, dtype=np.float64)) * horizon
-        solution = solve(self.truth, x0, t, z, rtol=self.rtol, atol=self.atol)
+        x0, z = self._start(values)
+        factor, moved = (self.shift.noise, self.shift.moved) if self.shift else (1.0, ())
+        t = self._times()
+        solution = self._solve(x0, t, z, self.schedule)
         y = self.noise.scaled(factor).add(
             solution.y, root_seed=root_seed, stream=self._stream("noise"), indices=indices
         )

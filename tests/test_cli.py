@@ -130,6 +130,12 @@ def test_mistakes_in_the_configuration(toy):
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize("device", ["cuda:99", "nonsense"])
+def test_a_device_that_is_not_there(toy, device):
+    fails(f"device '{device}' cannot be used here", "run", "toy", "--device", device)
+    assert not Path("runs").exists()
+
+
 def test_unknown_experiments(toy, monkeypatch):
     monkeypatch.setattr(locating, "experiments", lambda: {"pendulum": "", "demo": ""})
     fails("no experiment 'pendulm'; did you mean 'pendulum'?", "run", "pendulm")

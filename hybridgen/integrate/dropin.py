@@ -95,10 +95,6 @@ def odeint(
             "method='dopri5', and torchdiffeq will."
         )
     chosen = _options(name, options or {})
-    device = y0.device if isinstance(y0, Tensor) else y0[0].device
-    if t.device != device:
-        warnings.warn(f"t is on {t.device}; it is moved to {device}, where y0 is.", stacklevel=2)
-        t = t.to(device)
     if isinstance(y0, Tensor):
         tolerance = Tolerance(rtol, atol)
         return _run(lambda t, y, _: func(t, y), y0, t, name, tolerance, chosen)
@@ -122,6 +118,9 @@ def _run(
     options: dict[str, Any],
 ) -> Tensor:
     """Return the trajectory of one system, with shape `(T, *S)`, or raise."""
+    if isinstance(t, Tensor) and t.device != y0.device:
+        warnings.warn(f"t is on {t.device}, y0 on {y0.device}; t is moved.", stacklevel=3)
+        t = t.to(y0.device)
     solution = integrate(
         field, y0, t, None, method, tolerance, options["max_substeps"], options["substeps"], 0
     )
