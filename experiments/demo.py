@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from hybridgen.config import config
 from hybridgen.experiments import robustness
-from hybridgen.rundir import RunDir
 from hybridgen.simulators import pendulum
+
+from hybridgen.config import config
+from hybridgen.rundir import RunDir
 from hybridgen.train import Stage
 
 __all__ = ["CONFIGS", "Config", "main"]

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hybridgen import rng
+from hybridgen.errors import DataError
 from hybridgen.evaluation import Row
 from hybridgen.io import status_attrs, to_batch
 from hybridgen.models import APHYNITY, HybridModel, Inferred, Latents
+from hybridgen.models.penalty import reflected
 from hybridgen.simulator import Simulator
 from hybridgen.train import History
 
@@ -25,25 +27,24 @@ _ROLLOUTS, _GRID = 4, 41
 
 
 @torch.no_grad()
-def identification(
-    model: HybridModel, data: xr.Dataset, **columns: Any
-) -> list[dict[str, Any]]:
+def identification(model: HybridModel, data: xr.Dataset, **columns: Any) -> list[dict[str, Any]]:
     """Return how far the residual could be confused with the expert, as two rows.
 
-    `cosine_fa_expert` is the cosine between f_a and the span of df_e/dz_e on shuffled states;
+    `cosine_fa_expert` is the cosine between f_a and the span of df_e/dz_e on reflected states;
     `share_fa` is the share of the squared rate that f_a carries along the data, in percent.
 
     Arguments:
         model: The hybrid.
         data: Training trajectories.
-        columns: Columns of the rows; `seed` also seeds the shuffling.
+        columns: Columns of the rows; `seed` also seeds the reflections.
     """
     if not isinstance(model, APHYNITY) or model.residual is None:
         return []
     batch = to_batch(data).to(model.state_sd).window(int(model.window))
     latents = model.encode(batch)
     generator = torch.Generator().manual_seed(rng.seed_of(int(columns["seed"]), "evidence"))
-    projection = model.projection(batch.y, latents, generator, members=200, points=1000)
+    states = reflected(batch.y, 5000, generator).flatten(0, 1)
+    projection = model.projection(states, Latents(*(z[:32] for z in latents)))
     cosine = float((projection.parallel.mean() / projection.total.mean()).clamp(0, 1).sqrt())
     wide = Latents(*(v[:, None, :] for v in latents))
     f_a = model.f_a(batch.y, wide.z_a) / model.rate_sd
@@ -51,9 +52,7 @@ def identification(
     share = 100.0 * float(f_a.pow(2).sum() / rate.pow(2).sum())
     figures = {"cosine_fa_expert": (cosine, "1"), "share_fa": (share, "%")}
     columns = {"learner": model.learner, **columns}
-    return [
-        Row(metric=m, value=v, unit=u, **columns).asdict() for m, (v, u) in figures.items()
-    ]
+    return [Row(metric=m, value=v, unit=u, **columns).asdict() for m, (v, u) in figures.items()]
 
 
 def collect(
@@ -124,13 +123,9 @@ def _parameters(
     coords: Mapping[str, Any],
 ) -> xr.Dataset:
     names = simulator.expert.param_names
-    truth = np.stack(
-        [np.stack([d[n].values for n in names], axis=-1) for d in tests.values()]
-    )
+    truth = np.stack([np.stack([d[n].values for n in names], axis=-1) for d in tests.values()])
     nothing = np.full(truth.shape[1:], np.nan)
-    found = [
-        np.stack([_z_e(inferred[name, s], nothing) for s in tests]) for name in learners
-    ]
+    found = [np.stack([_z_e(inferred[name, s], nothing) for s in tests]) for name in learners]
     attrs = {
         "units": json.dumps({p.name: p.unit for p in simulator.expert.params}),
         "train_low": json.dumps({n: simulator.support[n][0] for n in names}),
@@ -164,6 +159,8 @@ def residual_map(simulator: Simulator, model: APHYNITY, train: xr.Dataset) -> xr
         train: The training data.
     """
     batch = to_batch(train, simulator.expert).window(int(model.window))
+    if batch.z_e is None or batch.z_a is None:
+        raise DataError("a residual map needs training data whose true parameters are known.")
     member = _typical(batch.z_a)
     latents = model.encode(batch.to(model.state_sd)[member : member + 1])
     first, second = 0, min(1, len(simulator.truth.states) - 1)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from hybridgen.experiments import robustness
+from hybridgen.simulators import pendulum
+
 from hybridgen.config import config
 from hybridgen.evaluation import Row
-from hybridgen.experiments import robustness
 from hybridgen.rundir import RunDir
-from hybridgen.simulators import pendulum
 from hybridgen.train import Stage
 
 __all__ = ["CONFIGS", "PUBLISHED", "Config", "main"]
@@ -32,8 +33,8 @@ class Config(robustness.Config):
         "joint_medium",
         "joint_large",
     )
-    stages: tuple[Stage, ...] = (Stage(steps=4000),)
-    supervised: Stage = Stage(objective="supervised", steps=6000, learning_rate=2e-3)
+    stages: tuple[Stage, ...] = (Stage(steps=3000),)
+    supervised: Stage = Stage(objective="supervised", steps=8000, learning_rate=2e-3)
 
 
 CONFIGS: dict[str, dict[str, Any]] = {

@@ -15,12 +15,17 @@ support and under each shift. Every choice is made on validation data of the tra
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import multiprocessing
 import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import torch
 import xarray as xr
+from hybridgen.experiments import evidence
 
 from hybridgen import rng
 from hybridgen.augmentation import expert_augment
@@ -29,12 +34,11 @@ from hybridgen.config import config
 from hybridgen.evaluation import (
     Row,
     aggregate,
-    described,
+    describe_test,
     evaluate,
     mean_baseline,
     score,
 )
-from hybridgen.experiments import evidence
 from hybridgen.files import write_text_atomic
 from hybridgen.io import to_batch, write_store
 from hybridgen.models import APHYNITY, HybridModel, Inferred, NeuralODE, Residual
@@ -64,6 +68,7 @@ class Config:
         spread: How much wider than its encodings `z_a` is drawn.
         refined: Whether to refine the answers of `aphynity+`, and to fit the true model.
         device: Where to train.
+        workers: How many seeds are run at once, each in a process of its own.
     """
 
     seeds: tuple[int, ...] = (0,)
@@ -77,6 +82,7 @@ class Config:
     spread: float = 1.3
     refined: bool = True
     device: str = "cpu"
+    workers: int = 2
 
 
 def run_study(simulator: Simulator, cfg: Config, run: RunDir, name: str) -> list[dict[str, Any]]:
@@ -91,34 +97,49 @@ def run_study(simulator: Simulator, cfg: Config, run: RunDir, name: str) -> list
     Returns:
         The rows of every seed and their means over seeds.
     """
-    rows: list[dict[str, Any]] = []
-    for seed in cfg.seeds:
-        done = run.path / f"seed-{seed}" / "rows.json"
-        if not done.is_file():
-            study = _Seed(simulator, cfg, run, name, seed)
-            own = study.run()
-            write_text_atomic(done, json.dumps(own))
-        rows += json.loads(done.read_text())
-        run.write_rows([*rows, *aggregate(rows)])
+    todo = [s for s in cfg.seeds if not _finished(run.path, s).is_file()]
+    work = functools.partial(_run_seed, simulator, cfg, run.path, name)
+    if min(cfg.workers, len(todo)) > 1:
+        # fresh processes with one thread each: threads would fight over the cores
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(cfg.workers, len(todo)), mp_context=context) as pool:
+            for _ in pool.map(work, todo):
+                pass
+    else:
+        for seed in todo:
+            work(seed)
+    rows = [r for s in cfg.seeds for r in json.loads(_finished(run.path, s).read_text())]
     return [*rows, *aggregate(rows)]
+
+
+def _finished(path: Path, seed: int) -> Path:
+    return path / f"seed-{seed}" / "rows.json"
+
+
+def _run_seed(simulator: Simulator, cfg: Config, path: Path, name: str, seed: int) -> None:
+    rows = _Seed(simulator, cfg, path, name, seed).run()
+    write_text_atomic(_finished(path, seed), json.dumps(rows))
 
 
 class _Seed:
     """One seed of a study."""
 
     def __init__(
-        self, simulator: Simulator, cfg: Config, run: RunDir, name: str, seed: int
+        self, simulator: Simulator, cfg: Config, path: Path, name: str, seed: int
     ) -> None:
         self.simulator, self.cfg, self.seed = simulator, cfg, seed
-        self.folder = run.path / f"seed-{seed}"
-        self.columns = {"experiment": name, "seed": seed, "variant": simulator.variant}
-        self.columns["problem"] = simulator.truth.name
+        self.folder = path / f"seed-{seed}"
+        self.columns: dict[str, Any] = {
+            "experiment": name,
+            "problem": simulator.truth.name,
+            "variant": simulator.variant,
+            "seed": seed,
+        }
         self.train = simulator.sample(cfg.train, seed=seed, split="train")
         self.valid = simulator.sample(cfg.valid, seed=seed, split="valid")
-        shifts = (None, *cfg.shifts)
         self.tests = {
             s or "none": simulator.sample(cfg.test, seed=seed, split="test", shift=s)
-            for s in shifts
+            for s in (None, *cfg.shifts)
         }
         self.window = int(self.train.attrs["window"])
         self.models: dict[str, HybridModel] = {}
@@ -133,9 +154,7 @@ class _Seed:
             save_model(self.folder / "models" / name, model)
         for shift, data in self.tests.items():
             self._test(shift, data)
-        self.rows += evidence.identification(
-            self.models["aphynity"], self.train, **self.columns
-        )
+        self.rows += evidence.identification(self.models["aphynity"], self.train, **self.columns)
         if self.seed == self.cfg.seeds[0]:
             groups = evidence.collect(
                 self.simulator, self.models, self.histories, self.inferred, self.train, self.tests
@@ -147,12 +166,12 @@ class _Seed:
 
     def _train_all(self) -> None:
         cfg, expert = self.cfg, self.simulator.expert
-        with rng.scoped(rng.seed_of(self.seed, "weights")):
-            hybrid = APHYNITY(expert, residual=cfg.residual)
-            alone = APHYNITY(expert, residual=None)
-            network = NeuralODE(
-                expert.states, z_dim=len(expert.params) + 1, hidden=cfg.residual.hidden
-            )
+        seed = rng.seed_of(self.seed, "weights")
+        hybrid = APHYNITY(expert, residual=cfg.residual, seed=seed)
+        alone = APHYNITY(expert, residual=None, seed=seed)
+        network = NeuralODE(
+            expert.states, z_dim=len(expert.params) + 1, hidden=cfg.residual.hidden, seed=seed
+        )
         stages, more = cfg.stages, self._further()
         self._fit("expert_only", alone, self.train, (*stages, more))
         every = dataclasses.replace(more, trains="all")
@@ -179,7 +198,8 @@ class _Seed:
     ) -> HybridModel:
         start = time.perf_counter()
         checkpoint = self.folder / "checkpoints" / name
-        with bar(None, f"seed {self.seed}: {name}") as tell:
+        alone = min(self.cfg.workers, len(self.cfg.seeds)) < 2
+        with bar(None if alone else False, f"seed {self.seed}: {name}") as tell:
             trained, history = fit(
                 model.to(self.cfg.device),
                 data,
@@ -226,13 +246,14 @@ class _Seed:
         model = APHYNITY(sim.truth, residual=None).to(torch.float64)
         model.bind(batch, self.window)
         none = batch.y.new_zeros(len(batch), 0)
-        fitted = refine(model, batch, start=Inferred(batch.z_e, none, batch.x))
+        known = torch.stack([torch.as_tensor(data[n].values) for n in sim.truth.param_names], -1)
+        fitted = refine(model, batch, start=Inferred(known, none, batch.x))
         predicted = model.predict(None, batch.t, given=fitted)
         shared = [sim.truth.param_names.index(n) for n in sim.expert.param_names]
         shown = dataclasses.replace(fitted, z_e=fitted.z_e[:, shared])
         predicted = dataclasses.replace(predicted, inferred=shown)
         batch = to_batch(data, sim.expert)
-        columns = {**described(batch, data.attrs), **self.columns, "learner": "true_model"}
+        columns = {**describe_test(batch, data.attrs), **self.columns, "learner": "true_model"}
         fallback = self.models["aphynity"].state_mean.double()
         self.rows += score(
             predicted, batch, self.window, fallback, sim.expert.param_names, **columns

@@ -32,7 +32,7 @@ from hybridgen import rng
 from hybridgen.batch import Batch
 from hybridgen.errors import ParameterError, TrainingError, UnsupportedError, nearest
 from hybridgen.io import to_batch, to_dataset
-from hybridgen.models import APHYNITY, Latents
+from hybridgen.models import APHYNITY, HybridModel, Latents
 from hybridgen.noise import GaussianNoise, estimate_sd
 from hybridgen.shift import Interval, check_support
 
@@ -40,7 +40,7 @@ __all__ = ["Augmenter", "expert_augment"]
 
 
 def expert_augment(
-    model: APHYNITY,
+    model: HybridModel,
     data: xr.Dataset | Batch,
     ranges: Mapping[str, Interval] | None = None,
     *,
@@ -165,15 +165,11 @@ class Augmenter:
         with torch.no_grad():
             return self.model.rollout(*self._start(np.arange(64), root_seed=0)).substeps
 
-    def _start(
-        self, indices: NDArray[np.int64], root_seed: int
-    ) -> tuple[Tensor, Tensor, Latents]:
+    def _start(self, indices: NDArray[np.int64], root_seed: int) -> tuple[Tensor, Tensor, Latents]:
         """Draw initial states `(N, C)`, times and latents."""
         u = torch.from_numpy(rng.uniform(root_seed, "augment", indices, 2 + len(self.ranges)))
         pick_x, pick_z = (u[:, :2] * len(self.data)).long().to(self.z_a.device).unbind(-1)
-        low, high = (
-            self.z_a.new_tensor([r[i] for r in self.ranges.values()]) for i in (0, 1)
-        )
+        low, high = (self.z_a.new_tensor([r[i] for r in self.ranges.values()]) for i in (0, 1))
         z_e = low + (high - low) * u[:, 2:].to(self.z_a)
         centre = self.z_a.mean(0)
         z_a = centre + self.spread * (self.z_a[pick_z] - centre)

@@ -59,9 +59,7 @@ class Batch:
         for field in fields(self)[2:]:
             value = getattr(self, field.name)
             if value is not None and len(value) != len(self.y):
-                raise DataError(
-                    f"{field.name} has {len(value)} members but y has {len(self.y)}."
-                )
+                raise DataError(f"{field.name} has {len(value)} members but y has {len(self.y)}.")
 
     def __len__(self) -> int:
         return len(self.y)
@@ -96,7 +94,7 @@ class Batch:
             return self._map(lambda k, v: v.to(like) if v.is_floating_point() else v)
         return self._map(lambda k, v: v.to(like))
 
-    def replace(self, **changes: Tensor | None) -> Batch:
+    def replace(self, **changes: Any) -> Batch:
         """Return a copy with some of its tensors replaced."""
         return replace(self, **changes)
 

@@ -30,7 +30,7 @@ from hybridgen.models import APHYNITY, Convolutional, HybridModel, NeuralODE, Re
 from hybridgen.params import State
 from hybridgen.version import __version__
 
-__all__ = ["load_model", "load_state", "save_model", "save_state"]
+__all__ = ["describe_model", "load_model", "load_state", "save_model", "save_state"]
 
 
 def save_state(
@@ -83,7 +83,9 @@ def load_state(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[st
         name, digest = body["tensors"], body["sha256"]
         intact = stated == _digest(body) and Path(name).name == name
     except FileNotFoundError as error:
-        raise CheckpointError(f"{folder} holds no checkpoint (no checkpoint.json in it).") from error
+        raise CheckpointError(
+            f"{folder} holds no checkpoint (no checkpoint.json in it)."
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(_damaged(folder / "checkpoint.json")) from error
     if not intact:
@@ -132,6 +134,7 @@ def describe_model(model: HybridModel) -> dict[str, Any]:
     }
     described = {
         "class": type(model).__name__,
+        "learner": model.learner,
         "dtype": str(model.state_sd.dtype).removeprefix("torch."),
         "settings": settings,
         "states": [asdict(s) for s in model.states],
@@ -155,7 +158,7 @@ def _where(expert: ODEExpert) -> str | None:
     if not name.startswith("hybridgen."):
         return None
     members = vars(sys.modules[name])
-    found = [k for k, v in members.items() if v is expert]
+    found = [k for k, v in members.items() if isinstance(v, ODEExpert) and v == expert]
     return f"{name}:{found[0]}" if found else None
 
 
@@ -189,6 +192,7 @@ def load_model(path: str | os.PathLike[str], expert: ODEExpert | None = None) ->
         settings["residual"] = None if residual is None else _residual(residual)
         model = APHYNITY(_expert(path, described["expert"], expert), **settings)
     model = model.to(getattr(torch, described["dtype"]))
+    model.learner = described["learner"]
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:

@@ -4,7 +4,8 @@ r"""Evaluation: from predictions to rows.
 `log_mse_summed` is the natural logarithm of the squared error summed over the state, averaged over
 members and over the times from the last observed one on,
 
-.. math:: \ln \frac{1}{B\,(T - T_1 + 1)} \sum_{b}\sum_{i \ge T_1} \sum_c (\hat y_{bic} - y_{bic})^2 ;
+.. math:: \ln \frac{1}{B\,(T - T_1 + 1)}
+          \sum_{b} \sum_{i \ge T_1} \sum_c (\hat y_{bic} - y_{bic})^2 ;
 
 `log_mse` divides by the number of states first. A prediction that failed is never dropped: from
 where it fails it scores as the signal mean of the training data, and `failed` counts it.
@@ -31,7 +32,7 @@ from hybridgen.errors import DataError
 from hybridgen.io import to_batch
 from hybridgen.models import HybridModel, Inferred, Prediction
 
-__all__ = ["Row", "aggregate", "evaluate", "mean_baseline", "score"]
+__all__ = ["Row", "aggregate", "describe_test", "evaluate", "mean_baseline", "score"]
 
 
 @dataclass(frozen=True)
@@ -111,17 +112,17 @@ def evaluate(
         >>> model = APHYNITY(pendulum.expert)
         >>> model.bind(to_batch(test).to(torch.float32), window=50)
         >>> sorted({row["metric"] for row in evaluate(model, test)})
-        ['failed', 'log_mse', 'log_mse_summed', 'relative_error']
+        ['failed', 'log_mse', 'log_mse_summed', 'relative_error', 'relative_error_median']
     """
     batch = to_batch(data, model.expert)
     predicted = model.predict(None, batch.t, given=inferred or model.infer(batch))
     attrs = data.attrs if isinstance(data, xr.Dataset) else {}
     names = model.expert.param_names if model.expert else ()
-    columns = {**described(batch, attrs), "learner": learner or model.learner, **columns}
+    columns = {**describe_test(batch, attrs), "learner": learner or model.learner, **columns}
     return score(predicted, batch, int(model.window), model.state_mean, names, **columns)
 
 
-def described(batch: Batch, attrs: Mapping[str, Any]) -> dict[str, Any]:
+def describe_test(batch: Batch, attrs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns that a test set itself determines."""
     shift = str(attrs.get("shift", "none"))
     return {
@@ -160,20 +161,25 @@ def score(
     summed = error.sum(-1).mean(1).cpu().numpy()
     columns = {"inference": predicted.inferred.inference, **columns}
     rows = [
-        _row("log_mse_summed", np.log, summed, "nat", columns),
-        _row("log_mse", np.log, summed / y.shape[-1], "nat", columns),
+        _row("log_mse_summed", _log, summed, "nat", columns),
+        _row("log_mse", _log, summed / y.shape[-1], "nat", columns),
         Row(metric="failed", value=float(failed.sum()), unit="1", **columns).asdict(),
     ]
     if batch.z_e is not None and params:
         truth = batch.z_e.to(predicted.inferred.z_e).double()
         relative = 100.0 * ((predicted.inferred.z_e - truth) / truth).abs().cpu().numpy()
         for name, column in [*zip(params, relative.T, strict=True), ("mean", relative.mean(1))]:
-            rows.append(
-                _row("relative_error", None, column, "%", {**columns, "parameter": name})
-            )
-        median = _row("relative_error_median", None, np.median(relative.mean(1))[None], "%", columns)
+            rows.append(_row("relative_error", None, column, "%", {**columns, "parameter": name}))
+        median = _row(
+            "relative_error_median", None, np.median(relative.mean(1))[None], "%", columns
+        )
         rows.append(median)
     return rows
+
+
+def _log(x: float) -> float:
+    """Return the natural logarithm; that of a perfect forecast is minus infinity."""
+    return math.log(x) if x > 0 else -math.inf
 
 
 def _row(
@@ -181,9 +187,9 @@ def _row(
 ) -> dict[str, Any]:
     """Return a row with the mean over members and a bootstrap interval."""
     low, high = _bootstrap(members)
-    values = [members.mean(), low, high]
+    values = [float(members.mean()), low, high]
     if transform is not None:
-        values = [float(transform(v)) for v in values]
+        values = [transform(v) for v in values]
     value, low, high = values
     return Row(metric=metric, value=value, low=low, high=high, unit=unit, **columns).asdict()
 
@@ -214,7 +220,7 @@ def mean_baseline(
     status = torch.zeros(len(batch), dtype=torch.int8)
     predicted = Prediction(y, status, batch.t[..., -1].expand(len(batch)), inferred)
     attrs = data.attrs if isinstance(data, xr.Dataset) else {}
-    columns = {**described(batch, attrs), "learner": "mean", **columns}
+    columns = {**describe_test(batch, attrs), "learner": "mean", **columns}
     return score(predicted, batch, window, mean, **columns)
 
 
@@ -252,7 +258,7 @@ def aggregate(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         if len(members) > 1 and values:
             low, high = min(values), max(values)
         distances = [m["distance"] for m in members if m["distance"] is not None]
-        row = Row(
+        mean = Row(
             **dict(key),
             value=float(np.mean(values)) if values else None,
             low=low,
@@ -261,5 +267,5 @@ def aggregate(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
             seed="mean",
             n_seeds=len(members),
         )
-        out.append(row.asdict())
+        out.append(mean.asdict())
     return out

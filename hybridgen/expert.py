@@ -65,17 +65,19 @@ class ODEExpert:
                 f"ODEExpert got {type(self.field).__name__} for its field; "
                 "give a function f(t, y, z_e) that returns dy/dt."
             )
-        for kind, cls in (("states", State), ("params", Param), ("inputs", State)):
+        declared: list[tuple[str, type]] = [("states", State), ("params", Param)]
+        for kind, cls in (*declared, ("inputs", State)):
             members = tuple(getattr(self, kind))
             wrong = [m for m in members if not isinstance(m, cls)]
             if wrong:
                 raise ExpertError(
-                    f"{kind} holds {wrong[0]!r}; write {kind}=({cls.__name__}('name', 'unit'...),)."
+                    f"{kind} holds {wrong[0]!r}; "
+                    f"write {kind}=({cls.__name__}('name', 'unit'...),)."
                 )
             object.__setattr__(self, kind, members)
         if not self.states:
             raise ParameterError("an expert needs at least one state: states=(State('y', 'm'),).")
-        names = [d.name for d in (*self.states, *self.params, *self.inputs)]
+        names = [*self.state_names, *self.param_names, *(i.name for i in self.inputs)]
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             raise ParameterError(f"declared twice: {', '.join(twice)}; give each its own name.")

@@ -26,7 +26,7 @@ from hybridgen.integrate import Status
 from hybridgen.params import Param, State
 from hybridgen.version import __version__
 
-__all__ = ["open_store", "to_batch", "to_dataset", "write_store"]
+__all__ = ["open_store", "status_attrs", "to_batch", "to_dataset", "write_store"]
 
 
 def to_dataset(
@@ -67,14 +67,7 @@ def to_dataset(
         data["clean"] = (dims, _numpy(batch.clean), {"long_name": "state without noise"})
     if batch.mask is not None:
         data["mask"] = (dims, _numpy(batch.mask), {"long_name": "true where y was observed"})
-    for name, long_name, unit in (
-        ("t_reached", "time up to which the simulation is valid", time_unit),
-        ("distance", "distance from the training support", "1"),
-    ):
-        if (value := getattr(batch, name)) is not None:
-            data[name] = ("sample", _numpy(value), {"long_name": long_name, "units": unit})
-    if batch.status is not None:
-        data["status"] = ("sample", _numpy(batch.status).astype(np.int8), status_attrs())
+    data |= _per_sample(batch, time_unit)
     coords: dict[str, Any] = {
         "time": ("time", _numpy(batch.t), {"units": time_unit, "axis": "T"}),
         "state": ("state", np.array([s.name for s in states], dtype=object)),
@@ -90,6 +83,19 @@ def to_dataset(
     if seed is not None:
         described["seed"] = seed
     return xr.Dataset(data, coords, described)
+
+
+def _per_sample(batch: Batch, time_unit: str) -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    for name, long_name, unit in (
+        ("t_reached", "time up to which the simulation is valid", time_unit),
+        ("distance", "distance from the training support", "1"),
+    ):
+        if (value := getattr(batch, name)) is not None:
+            data[name] = ("sample", _numpy(value), {"long_name": long_name, "units": unit})
+    if batch.status is not None:
+        data["status"] = ("sample", _numpy(batch.status).astype(np.int8), status_attrs())
+    return data
 
 
 def status_attrs() -> dict[str, Any]:
@@ -161,7 +167,9 @@ def _in_order(data: xr.Dataset, expert: ODEExpert) -> xr.Dataset:
     found = [str(s) for s in data["state"].values]
     for state in expert.states:
         if state.name not in found:
-            raise DataError(f"the data set has no state {state.name!r}; {nearest(state.name, found)}")
+            raise DataError(
+                f"the data set has no state {state.name!r}; {nearest(state.name, found)}"
+            )
     data = data.sel(state=list(expert.state_names))
     if "unit" in data.coords:
         for state, unit in zip(expert.states, data["unit"].values, strict=True):
@@ -204,9 +212,7 @@ def write_store(
     codecs = (zarr.codecs.BloscCodec(cname="lz4", shuffle="shuffle"), zarr.codecs.Crc32cCodec())
     encoding = {
         f"/{name}": {
-            str(v): {"compressors": codecs}
-            for v in ds.variables
-            if ds[v].dtype.kind in "fiub"
+            str(v): {"compressors": codecs} for v in ds.variables if ds[v].dtype.kind in "fiub"
         }
         for name, ds in groups.items()
     }

@@ -185,7 +185,7 @@ def _label_shifts(ax: Axes, distances: Mapping[str, float | None]) -> None:
         ax.set_title(f"no distance, so not drawn: {', '.join(absent)}", color="#777777")
 
 
-def error_against_shift(rows: Iterable[Row], metric: str, ax: Axes) -> None:
+def error_against_shift(rows: Iterable[Row], metric: str, ax: Axes | None = None) -> Figure:
     """Draw a metric against the distance from the training support, one line a name.
 
     Bands are the intervals of the rows over seeds, faint lines single seeds, dashed lines the
@@ -194,7 +194,10 @@ def error_against_shift(rows: Iterable[Row], metric: str, ax: Axes) -> None:
     Arguments:
         rows: Result rows of one problem.
         metric: The metric to draw; `relative_error` is drawn on a log scale.
-        ax: Where to draw.
+        ax: Where to draw; None for a figure of its own.
+
+    Returns:
+        The figure.
 
     Raises:
         DataError: No row has the metric.
@@ -205,7 +208,7 @@ def error_against_shift(rows: Iterable[Row], metric: str, ax: Axes) -> None:
         ...            high=8.0)
         >>> far = {**row, "shift": "far", "distance": 1.0, "value": 66.0}
         >>> ax = figure(4, 3).add_subplot()
-        >>> error_against_shift([row, far], "relative_error", ax)
+        >>> _ = error_against_shift([row, far], "relative_error", ax)
         >>> ax.get_ylabel(), ax.get_yscale()
         ('relative error of the parameters (%)', 'log')
     """
@@ -213,6 +216,8 @@ def error_against_shift(rows: Iterable[Row], metric: str, ax: Axes) -> None:
     ours = [r for r in rows if r["learner"] != "published"]
     if not ours:
         raise DataError(f"no row has metric {metric!r} over the parameters (parameter='mean')")
+    fig = figure(7, 4) if ax is None else ax.figure.figure
+    ax = fig.add_subplot() if ax is None else ax
     if metric == "relative_error":
         ax.set_yscale("log", nonpositive="clip", subs=(2, 5))
         for put in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
@@ -236,6 +241,7 @@ def error_against_shift(rows: Iterable[Row], metric: str, ax: Axes) -> None:
     ax.set_ylabel(_with_unit(label(metric), ours[0]["unit"]))
     _label_shifts(ax, at)
     _label_ends(ax, ends)
+    return fig
 
 
 def _curve(rows: Iterable[Row], seed: object) -> np.ndarray:

@@ -57,7 +57,9 @@ def bar(
         task = display.add_task(what, total=None, figures="")
 
         def tell(p: Progress) -> None:
-            shown = " ".join(f"{k} {v:.3g}" for k, v in p.figures.items() if k in ("loss", "valid"))
+            shown = " ".join(
+                f"{k} {v:.3g}" for k, v in p.figures.items() if k in ("loss", "valid")
+            )
             display.update(task, total=p.total, completed=p.done, figures=shown)
 
         yield tell

@@ -2,13 +2,14 @@ r"""Refinement: from the amortised answer to the least-squares answer of each tr
 
 For every member at once, damped Gauss-Newton on :math:`p = (z_e, z_a, x_0)` minimises
 
-.. math:: \chi^2(p) = \sum_{i \le t_1,\, c} \left(\frac{y_{ic}(p) - y^{obs}_{ic}}{\sigma_c}\right)^2,
+.. math:: \chi^2(p) = \sum_{i \le t_1,\, c}
+          \left(\frac{y_{ic}(p) - y^{obs}_{ic}}{\sigma_c}\right)^2,
           \qquad (J^\top J + \lambda\, \mathrm{diag}\, J^\top J)\, \delta = -J^\top r,
 
 with a weak Gaussian prior on :math:`z_a` for systems that hold no information on it (a pendulum
-nearly at rest), :math:`J` by forward mode through the roll-out, a damping :math:`\lambda` per member that
-shrinks on success and grows on failure, and :math:`z_e` held inside the encoder's box. The
-covariance is Laplace's, :math:`(J^\top J)^{-1}`.
+nearly at rest), :math:`J` by forward mode through the roll-out, a damping :math:`\lambda` per
+member that shrinks on success and grows on failure, and :math:`z_e` held inside the encoder's
+box. The covariance is Laplace's, :math:`(J^\top J)^{-1}`.
 
 References:
     An Algorithm for Least-Squares Estimation of Nonlinear Parameters (Marquardt, 1963),
@@ -42,7 +43,7 @@ class Convergence(IntEnum):
     nonfinite = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Refined(Inferred):
     """Refined latents and initial states, with their uncertainty.
 
@@ -53,9 +54,9 @@ class Refined(Inferred):
     """
 
     inference: str = "refined"
-    covariance: Tensor = torch.empty(0)
-    chi2: Tensor = torch.empty(0)
-    convergence: Tensor = torch.empty(0)
+    covariance: Tensor
+    chi2: Tensor
+    convergence: Tensor
 
 
 @torch.no_grad()

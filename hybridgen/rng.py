@@ -2,8 +2,8 @@ r"""Counter-based random numbers: a member depends on (root seed, stream, index)
 
 Philox4x32-10 maps a 128-bit counter and a 64-bit key to 128 random bits by ten rounds
 
-.. math:: (c_0, c_1, c_2, c_3) \mapsto
-          (h(M_1 c_2) \oplus c_1 \oplus k_0,\; l(M_1 c_2),\; h(M_0 c_0) \oplus c_3 \oplus k_1,\; l(M_0 c_0))
+.. math:: (c_0, c_1, c_2, c_3) \mapsto (h(M_1 c_2) \oplus c_1 \oplus k_0,\; l(M_1 c_2),\;
+          h(M_0 c_0) \oplus c_3 \oplus k_1,\; l(M_0 c_0))
 
 where :math:`h` and :math:`l` are the high and low halves of the 64-bit product and the key grows
 by a constant each round. The key is hashed from (root seed, stream), the counter is
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["normal", "scoped", "seed_of", "uniform"]
+__all__ = ["normal", "philox4x32", "scoped", "seed_of", "uniform"]
 
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)

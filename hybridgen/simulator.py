@@ -104,8 +104,8 @@ class Simulator:
             low, high = support[p.name]
             if low < p.low or high > p.high:
                 raise ShiftError(
-                    f"{owner} has {p.name} in [{low:g}, {high:g}] {p.unit}, but its valid range is "
-                    f"[{p.low:g}, {p.high:g}] {p.unit}; stay inside, or declare a wider range."
+                    f"{owner} has {p.name} in [{low:g}, {high:g}] {p.unit}, but its valid range "
+                    f"is [{p.low:g}, {p.high:g}] {p.unit}; stay inside, or declare a wider range."
                 )
 
     @cached_property

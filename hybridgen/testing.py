@@ -71,9 +71,7 @@ class CheckReport:
             raise ExpertError(f"expert {self.expert!r} fails: " + "; ".join(failed))
 
 
-def check_expert(
-    expert: ODEExpert, *, y0: Tensor | None = None, seed: int = 0
-) -> CheckReport:
+def check_expert(expert: ODEExpert, *, y0: Tensor | None = None, seed: int = 0) -> CheckReport:
     """Check shapes, batching, gradients, dtype, determinism, mutation and speed of an expert.
 
     Arguments:
@@ -120,8 +118,11 @@ def _probe(expert: ODEExpert, y0: Tensor | None, seed: int) -> tuple[Tensor, Ten
 
 
 def _run(
-    name: str, check: Callable[[ODEExpert, Tensor, Tensor], tuple[bool, str]],
-    expert: ODEExpert, y: Tensor, z_e: Tensor,
+    name: str,
+    check: Callable[[ODEExpert, Tensor, Tensor], tuple[bool, str]],
+    expert: ODEExpert,
+    y: Tensor,
+    z_e: Tensor,
 ) -> Check:
     try:
         passed, detail = check(expert, y.clone(), z_e.clone())
@@ -183,8 +184,11 @@ def _gradients(expert: ODEExpert, y: Tensor, z_e: Tensor) -> tuple[bool, str]:
     if grad_z is not None:
         if not grad_z.isfinite().all():
             return False, "the gradient with respect to z_e is not finite; guard roots at zero"
-        dead = [n for n, g in zip(expert.param_names, grad_z.unbind(-1), strict=True)
-                if not g.abs().max() > 0]
+        dead = [
+            n
+            for n, g in zip(expert.param_names, grad_z.unbind(-1), strict=True)
+            if not g.abs().max() > 0
+        ]
     if grad_y is not None and not grad_y.isfinite().all():
         return False, "the gradient with respect to y is not finite; guard roots at zero"
     if dead:
@@ -197,7 +201,8 @@ def _dtype(expert: ODEExpert, y: Tensor, z_e: Tensor) -> tuple[bool, str]:
         got = _evaluate(expert, y.to(dtype), z_e.to(dtype)).dtype
         if got != dtype:
             return False, (
-                f"{dtype} in, {got} out; build constants from y (torch.zeros_like(y), y.new_tensor)"
+                f"{dtype} in, {got} out; "
+                "build constants from y (torch.zeros_like(y), y.new_tensor)"
             )
     return True, "float32 and float64 come back as they went in"
 
@@ -215,7 +220,10 @@ def _mutation(expert: ODEExpert, y: Tensor, z_e: Tensor) -> tuple[bool, str]:
     _evaluate(expert, y, z_e)
     for name, old, new in zip(("y", "z_e"), before, (y, z_e), strict=True):
         if not torch.equal(old, new):
-            return False, f"{name} was changed in place; write a new tensor instead of {name}[...] ="
+            return (
+                False,
+                f"{name} was changed in place; write a new tensor instead of {name}[...] =",
+            )
     return True, "y and z_e are left as they were"
 
 

@@ -10,79 +10,32 @@ on simulations kept aside. Data from outside the training support are never look
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
-from hybridgen import rng
 from hybridgen.batch import Batch, Sampler
 from hybridgen.checkpoint import describe_model, load_state, save_state
-from hybridgen.config import config
-from hybridgen.errors import CheckpointError, ConfigError, DataError, TrainingError
-from hybridgen.integrate import Status
-from hybridgen.io import to_batch
+from hybridgen.errors import CheckpointError, ConfigError, TrainingError
 from hybridgen.models import APHYNITY, OBJECTIVES, HybridModel
-from hybridgen.models.base import Loss
+from hybridgen.models.base import Latents, Loss
 from hybridgen.progress import Progress, bar
+from hybridgen.source import FitConfig, Source, Stage, seeded
 
-__all__ = ["FitConfig", "History", "Stage", "fit"]
+__all__ = ["FitConfig", "History", "Stage", "fit", "one_cycle", "solver_gap"]
 
-
-@config
-class Stage:
-    """Settings of one stage of training.
-
-    Arguments:
-        objective: `"weak"`, `"rollout"` or `"supervised"`.
-        steps: How many updates.
-        batch_size: Trajectories an update.
-        learning_rate: Peak of the one-cycle schedule of Adam.
-        trains: `"all"`, or `"encoder"` to leave the decoder bit for bit as it is.
-        norm: Weight of the norm penalty on the residual, at the start and at the end; it falls
-            geometrically.
-        gauge: Weight of the gauge penalty.
-        pool: How many trajectories a sampler draws at a time.
-        refresh: After how many updates the pool is drawn anew.
-    """
-
-    objective: Literal["weak", "rollout", "supervised"] = "weak"
-    steps: int = 2000
-    batch_size: int = 100
-    learning_rate: float = 3e-3
-    trains: Literal["all", "encoder"] = "all"
-    norm: tuple[float, float] = (0.015, 0.0015)
-    gauge: float = 0.15
-    pool: int = 5000
-    refresh: int = 500
-
-
-@config
-class FitConfig:
-    """Settings of a training.
-
-    Arguments:
-        stages: The stages in order; empty means one weak stage on data, and one supervised stage
-            on a sampler.
-        seed: Seed of every random choice.
-        window: How many points are observed; None for what the data say (attribute `window`), or
-            all of them.
-        valid_every: Updates between two looks at the validation data.
-    """
-
-    stages: tuple[Stage, ...] = ()
-    seed: int = 0
-    window: int | None = None
-    valid_every: int = 200
+# at how many states, each with its mirror images, and for how many members the penalties of an
+# update are taken
+ORBITS, MEMBERS = 256, 8
 
 
 @dataclass
@@ -100,9 +53,7 @@ class History:
     def to_dataset(self) -> xr.Dataset:
         """Return the rows along the dimension `step`, NaN where a figure was not computed."""
         names = sorted({k for row in self.rows for k in row} - {"step"})
-        data = {
-            k: ("step", np.array([row.get(k, math.nan) for row in self.rows])) for k in names
-        }
+        data = {k: ("step", np.array([row.get(k, math.nan) for row in self.rows])) for k in names}
         step = np.array([int(row["step"]) for row in self.rows], dtype=np.int64)
         return xr.Dataset(data, {"step": step}, {"stages": json.dumps(self.stages)})
 
@@ -132,7 +83,7 @@ def fit(
         progress: True for a bar, a function to be told; None for a bar on a terminal.
 
     Returns:
-        The trained copy and the history.
+        The trained copy and the history. A sampler adds a "+" to the name of the learner.
 
     Raises:
         ConfigError: If stages and data do not go together.
@@ -143,16 +94,19 @@ def fit(
     Example:
         >>> from hybridgen import APHYNITY
         >>> from hybridgen.simulators import pendulum
-        >>> train, valid = (pendulum.simulator.sample(20, seed=0, split=s) for s in ("train", "valid"))
+        >>> train = pendulum.simulator.sample(20, seed=0, split="train")
+        >>> valid = pendulum.simulator.sample(20, seed=0, split="valid")
         >>> config = FitConfig(stages=(Stage(steps=2, batch_size=8),))
         >>> model, history = fit(APHYNITY(pendulum.expert), train, valid, config)
         >>> history.rows[-1]["step"]
         2.0
     """
     model = copy.deepcopy(model)
-    source = _Source(model, data, valid, config)
-    if source.sampler is None and not model.is_bound:
-        model.bind(source.train, config.window or _window(data))
+    source = Source(model, data, valid, config)
+    if source.sampler is not None:
+        model.learner = model.learner.removesuffix("+") + "+"
+    elif not model.is_bound:
+        model.bind(source.train, source.window)
     run = _Run(model, source, config, checkpoint)
     if resume:
         run.restore()
@@ -165,100 +119,13 @@ def fit(
     return model, run.history
 
 
-class _Source:
-    """Where batches come from: data in memory, or a sampler whose pool is drawn anew."""
-
-    def __init__(
-        self,
-        model: HybridModel,
-        data: xr.Dataset | Batch | Sampler,
-        valid: xr.Dataset | Batch | None,
-        config: FitConfig,
-    ) -> None:
-        self.config, self.like = config, model.state_sd
-        self.sampler = data if isinstance(data, Sampler) and not isinstance(data, Batch) else None
-        kind = "supervised" if self.sampler else "weak"
-        default = Stage(objective=kind, steps=3000, learning_rate=2e-3) if self.sampler else Stage()
-        self.stages = config.stages or (default,)
-        for stage in self.stages:
-            if (stage.objective == "supervised") != (self.sampler is not None):
-                what = "a sampler" if self.sampler else "a data set"
-                raise ConfigError(
-                    f"the objective {stage.objective!r} does not go with {what}; weak and rollout "
-                    "train on data, supervised on the sampler that expert_augment returns."
-                )
-        self._pool: tuple[int, int, Batch] | None = None
-        if self.sampler is None:
-            self.train = self._read(model, data, "training")
-            if valid is None:
-                raise DataError("fit needs validation data: fit(model, train, valid).")
-            self.valid = self._read(model, valid, "validation")
-            _check_leak(self.train, self.valid)
-        else:
-            if not model.is_bound:
-                raise TrainingError(
-                    "the model has not been trained on data yet; a sampler of augmented "
-                    "trajectories comes after fit(model, train, valid)."
-                )
-            self.valid = self._draw(1000, rng.seed_of(config.seed, "valid"), 0)
-
-    def _read(self, model: HybridModel, data: Any, what: str) -> Batch:
-        batch = to_batch(data, model.expert, labels=False)
-        if len(batch) == 0:
-            raise DataError(f"the {what} data have no samples.")
-        if batch.status is not None:
-            good = (batch.status == Status.ok) | (batch.status == Status.retried)
-            batch = batch[good]
-        finite = batch.y.isfinite().flatten(1).all(1) if batch.mask is None else None
-        if finite is not None and not finite.all():
-            first = int((~finite).nonzero()[0, 0])
-            raise DataError(
-                f"{int((~finite).sum())} {what} samples hold NaN, the first is sample {first}; "
-                "drop them, or give a mask where values are missing."
-            )
-        return batch.to(self.like)
-
-    def _draw(self, n: int, root_seed: int, start: int) -> Batch:
-        if self.sampler is None:
-            raise ConfigError("there is no sampler to draw from")
-        batch = self.sampler.draw(np.arange(start, start + n), root_seed)
-        good = batch.y.isfinite().flatten(1).all(1)
-        if batch.status is not None:
-            good &= (batch.status == Status.ok) | (batch.status == Status.retried)
-        if good.sum() < max(2, n // 2):
-            raise TrainingError(
-                f"{n - int(good.sum())} of {n} augmented simulations failed; narrow the ranges "
-                "given to expert_augment, or look at the model: its residual may blow up there."
-            )
-        return batch[good].to(self.like)
-
-    def batch(self, number: int, i: int, generator: torch.Generator) -> Batch:
-        """Return the batch of update `i` of a stage."""
-        stage = self.stages[number]
-        if self.sampler is None:
-            members = self.train
-        else:
-            turn = i // stage.refresh
-            if self._pool is None or self._pool[:2] != (number, turn):
-                seed = rng.seed_of(self.config.seed, f"pool/{number}")
-                self._pool = number, turn, self._draw(stage.pool, seed, turn * stage.pool)
-            members = self._pool[2]
-        index = torch.randint(len(members), (stage.batch_size,), generator=generator)
-        return members[index.to(members.y.device)]
-
-    def fingerprint(self) -> str:
-        """Return a checksum of the data, so that a resume on other data is refused."""
-        data = self.valid if self.sampler else self.train
-        return hashlib.sha256(data.y.cpu().numpy().tobytes()).hexdigest()
-
-
 class _Run:
     """The state of a training: what a checkpoint holds."""
 
     def __init__(
         self,
         model: HybridModel,
-        source: _Source,
+        source: Source,
         config: FitConfig,
         checkpoint: str | os.PathLike[str] | None,
     ) -> None:
@@ -297,7 +164,7 @@ class _Run:
         return torch.optim.Adam(params, lr=stage.learning_rate, foreach=False, fused=False)
 
     def _update(self, stage: Stage, optimiser: torch.optim.Adam) -> Loss:
-        generator = _generator(self.config.seed, f"{self.stage}/{self.step}")
+        generator = seeded(self.config.seed, f"{self.stage}/{self.step}")
         batch = self.source.batch(self.stage, self.step, generator)
         loss = self._loss(stage, batch, generator, self.step / stage.steps)
         for group in optimiser.param_groups:
@@ -312,7 +179,7 @@ class _Run:
         else:
             self.bad += 1
         if self.bad >= 20:
-            parts = {k: float(v) for k, v in loss.parts.items()}
+            parts = {k: float(v.detach()) for k, v in loss.parts.items()}
             raise TrainingError(
                 f"the gradient has not been finite for {self.bad} updates, up to update "
                 f"{self.step} of the {stage.objective} stage (parts of the loss: {parts}); lower "
@@ -332,8 +199,11 @@ class _Run:
             or model.residual is None
         ):
             return loss
-        seen = batch.window(int(model.window)).y
-        projection = model.projection(seen, loss.latents, generator)
+        orbits = torch.randint(len(self.source.states), (ORBITS,), generator=generator)
+        members = torch.randint(len(batch), (MEMBERS,), generator=generator)
+        some = Latents(*(z[members.to(z.device)] for z in loss.latents))
+        states = self.source.states[orbits.to(batch.y.device)].flatten(0, 1)
+        projection = model.projection(states, some)
         norm, gauge = projection.total.mean(), projection.parallel.mean()
         start, end = stage.norm
         weight = start * (end / start) ** progress if start > 0 else 0.0
@@ -342,11 +212,11 @@ class _Run:
 
     @torch.no_grad()
     def _look(self, stage: Stage, loss: Loss, done: int) -> dict[str, float]:
-        generator = _generator(self.config.seed, "valid")
+        generator = seeded(self.config.seed, "valid")
         score = float(self._loss(stage, self.source.valid, generator, 1.0).total)
         row = {"step": float(done + self.step), "stage": float(self.stage)}
-        row |= {"loss": float(loss.total), "valid": score, "skipped": float(self.bad)}
-        row |= {k: float(v) for k, v in loss.parts.items()}
+        row |= {"loss": float(loss.total.detach()), "valid": score, "skipped": float(self.bad)}
+        row |= {k: float(v.detach()) for k, v in loss.parts.items()}
         if stage.objective == "rollout":
             row["solver_gap"] = solver_gap(self.model, self.source.valid[:32])
         if score < self.best_score:
@@ -457,10 +327,6 @@ def solver_gap(model: HybridModel, batch: Batch) -> float:
     return float(((coarse - fine) / model.state_sd).abs().nan_to_num(0.0).max())
 
 
-def _generator(seed: int, stream: str) -> torch.Generator:
-    return torch.Generator().manual_seed(rng.seed_of(seed, stream))
-
-
 @contextmanager
 def _frozen(params: list[torch.nn.Parameter], freeze: bool) -> Iterator[None]:
     if not freeze:
@@ -474,17 +340,3 @@ def _frozen(params: list[torch.nn.Parameter], freeze: bool) -> Iterator[None]:
     finally:
         for p, flag in zip(params, before, strict=True):
             p.requires_grad_(flag)
-
-
-def _window(data: Any) -> int | None:
-    return int(data.attrs["window"]) if isinstance(data, xr.Dataset) and "window" in data.attrs else None
-
-
-def _check_leak(train: Batch, valid: Batch) -> None:
-    seen = {row.tobytes() for row in train.y[:, :2].flatten(1).cpu().numpy()}
-    shared = sum(row.tobytes() in seen for row in valid.y[:, :2].flatten(1).cpu().numpy())
-    if shared:
-        raise DataError(
-            f"{shared} of {len(valid)} validation samples are in the training data; "
-            "draw them with another split: simulator.sample(n, seed=0, split='valid')."
-        )

@@ -3,6 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
+
+# the same examples every time, and no limit that a busy machine could break
+settings.register_profile("hybridgen", derandomize=True, deadline=None)
+settings.load_profile("hybridgen")
 
 
 def pytest_addoption(parser):

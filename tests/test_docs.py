@@ -33,6 +33,7 @@ def modules():
 def _as_a_user(monkeypatch, tmp_path):
     """A folder of one's own, torch's own default dtype and generator: what a reader has."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     with rng.scoped(0):

@@ -26,6 +26,7 @@ LAYERS = [
     {"models", "simulator"},
     {"checkpoint"},
     {"evaluation"},
+    {"source"},
     {"train"},
     {"augmentation", "diagnostics", "refinement", "sweeping", "testing"},
     {"plots"},

@@ -1,4 +1,4 @@
-"""The random numbers are Philox's, members depend on their index alone, streams are independent."""
+"""The numbers are Philox's, members depend on their index alone, streams are independent."""
 
 import numpy as np
 import pytest

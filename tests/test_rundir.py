@@ -51,7 +51,7 @@ def test_the_run_time_is_noted_at_the_end(tmp_path):
     with create(tmp_path / "a") as run:
         time.sleep(0.05)
     found = stated(run.path)
-    assert 0.05 <= found["run_time_s"] < 5
+    assert 0.045 <= found["run_time_s"] < 5
     assert found["finished"] >= found["started"]
 
 
@@ -68,12 +68,12 @@ def test_an_interrupted_run_keeps_its_time_and_is_not_finished(tmp_path):
         interrupted()
     first = stated(path)
     assert first["finished"] is None
-    assert first["run_time_s"] >= 0.05
+    assert first["run_time_s"] >= 0.045
     with create(path, resume=True) as run:
         assert run.read_rows() == [{"value": 1.0}]
         time.sleep(0.05)
     second = stated(path)
-    assert second["run_time_s"] >= first["run_time_s"] + 0.05
+    assert second["run_time_s"] >= first["run_time_s"] + 0.045
     assert second["started"] == first["started"]
     assert second["finished"] is not None
     assert len(second["resumed"]) == 1

@@ -10,7 +10,10 @@ TRAINING = {"omega0": (1.5, 3.1), "alpha": (0.0, 0.5), "fixed": (1.0, 1.0)}
 
 
 def test_distance_is_the_largest_excess_in_training_widths():
-    values = {"omega0": torch.tensor([2.0, 0.7, 3.9, 1.5]), "alpha": torch.tensor([0.1, 0.1, 1.5, 0.0])}
+    values = {
+        "omega0": torch.tensor([2.0, 0.7, 3.9, 1.5]),
+        "alpha": torch.tensor([0.1, 0.1, 1.5, 0.0]),
+    }
     d = distance(values, TRAINING, ("omega0", "alpha"))
     assert torch.allclose(d, torch.tensor([0.0, 0.5, 2.0, 0.0], dtype=d.dtype))
 
@@ -22,7 +25,7 @@ def test_axes_that_do_not_move_do_not_count():
 
 
 def test_fixed_axis_has_no_unit():
-    with pytest.raises(ShiftError, match="'fixed' is fixed at 1.0 in training"):
+    with pytest.raises(ShiftError, match=r"'fixed' is fixed at 1\.0 in training"):
         distance({"fixed": torch.ones(2)}, TRAINING, ("fixed",))
 
 
@@ -41,7 +44,10 @@ def test_graded_cuts_the_interval():
     ("make", "message"),
     [
         (lambda: Shift("s"), "moves nothing"),
-        (lambda: Shift("s", {"k": (2.0, 1.0)}), r"shift 's' has the empty interval k = \(2.0, 1.0\)"),
+        (
+            lambda: Shift("s", {"k": (2.0, 1.0)}),
+            r"shift 's' has the empty interval k = \(2.0, 1.0\)",
+        ),
         (lambda: Shift("s", {"k": (0.0, float("nan"))}), "write two finite numbers"),
         (lambda: Shift("s", {"omega": (0, 1)}).apply(TRAINING), "did you mean 'omega0'"),
         (lambda: check_support({"k": (0.0,)}, "the support"), "the support has k"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from hybridgen.simulators import pendulum
 
 from hybridgen.batch import Batch, Sampler
 from hybridgen.errors import DataError, ParameterError, ShiftError
@@ -13,7 +14,6 @@ from hybridgen.expert import ODEExpert
 from hybridgen.noise import GaussianNoise, estimate_sd
 from hybridgen.params import Param
 from hybridgen.shift import Shift
-from hybridgen.simulators import pendulum
 
 SIMULATOR = pendulum.simulator
 
@@ -39,9 +39,9 @@ def test_splits_shifts_and_seeds_are_independent():
 
 def test_members_lie_in_their_support():
     data = SIMULATOR.sample(200, seed=0, split="test", shift="joint_medium")
-    assert 0.5 <= data["omega0"].min()
+    assert data["omega0"].min() >= 0.5
     assert data["omega0"].max() <= 1.5
-    assert 0.6 <= data["alpha"].min()
+    assert data["alpha"].min() >= 0.6
     assert data["alpha"].max() <= 1.0
     expected = np.maximum((1.5 - data["omega0"]) / 1.6, (data["alpha"] - 0.6) / 0.6)
     assert np.allclose(data["distance"], expected)
@@ -80,7 +80,9 @@ def test_refusals():
     with pytest.raises(ShiftError, match=r"no shift 'fr'; did you mean 'far'"):
         SIMULATOR.sample(1, seed=0, shift="fr")
     too_far = Shift("x", {"omega0": (0.1, 0.4)})
-    with pytest.raises(ShiftError, match=r"shift 'x' has omega0 in \[0.1, 0.4\] rad/s, but its valid"):
+    with pytest.raises(
+        ShiftError, match=r"shift 'x' has omega0 in \[0.1, 0.4\] rad/s, but its valid"
+    ):
         SIMULATOR.sample(1, seed=0, shift=too_far)
     with pytest.raises(ShiftError, match="the training support has omega0"):
         dataclasses.replace(SIMULATOR, support={**SIMULATOR.support, "omega0": (0.0, 1.0)})

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from hybridgen.simulators import pendulum
 
 from hybridgen.errors import ExpertError, ParameterError, ShapeError
 from hybridgen.expert import ODEExpert
 from hybridgen.params import Param, State
-from hybridgen.simulators import pendulum
 from hybridgen.testing import check_expert
 
 STATES = (State("h", "m"), State("T", "K"))
@@ -85,7 +85,9 @@ def test_good_expert_passes():
     assert "us a call" in report.checks[-1].detail
 
 
-@pytest.mark.parametrize(("field", "name", "message"), FAULTS, ids=lambda v: getattr(v, "__name__", ""))
+@pytest.mark.parametrize(
+    ("field", "name", "message"), FAULTS, ids=lambda v: getattr(v, "__name__", "")
+)
 def test_faults_are_named(field, name, message):
     report = check_expert(ODEExpert(field, STATES, PARAMS))
     assert not report.passed

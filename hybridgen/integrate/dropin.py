@@ -80,12 +80,7 @@ def odeint(
         tensor([0.3679, 0.3679])
     """
     name = method or ("tsit5" if event_fn is None else None)
-    if name is not None and name not in TABLEAUS and name not in SOLVERS:
-        known = [*TABLEAUS, *SOLVERS]
-        raise ConfigError(
-            f"unknown method {name!r}, {nearest(name, known)} Ours: {', '.join(TABLEAUS)}; "
-            f"torchdiffeq's: {', '.join(SOLVERS)}."
-        )
+    _check_name(name)
     if name not in TABLEAUS:
         keywords = {"rtol": rtol, "atol": atol, "method": name, "event_fn": event_fn}
         return torchdiffeq_odeint(func, y0, t, options=options, **keywords)
@@ -99,6 +94,15 @@ def odeint(
         tolerance = Tolerance(rtol, atol)
         return _run(lambda t, y, _: func(t, y), y0, t, name, tolerance, chosen)
     return _run_tuple(func, y0, t, name, (rtol, atol), chosen)
+
+
+def _check_name(name: str | None) -> None:
+    if name is not None and name not in TABLEAUS and name not in SOLVERS:
+        known = [*TABLEAUS, *SOLVERS]
+        raise ConfigError(
+            f"unknown method {name!r}, {nearest(name, known)} Ours: {', '.join(TABLEAUS)}; "
+            f"torchdiffeq's: {', '.join(SOLVERS)}."
+        )
 
 
 def _options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,16 +13,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hybridgen import rng
 from hybridgen.errors import UnsupportedError
 from hybridgen.expert import ODEExpert
 from hybridgen.models.base import HybridModel, Latents
 from hybridgen.models.encoders import Convolutional
-from hybridgen.models.penalty import Projection, project, sensitivities, shuffled
+from hybridgen.models.penalty import Projection, project, sensitivities
 from hybridgen.models.residual import Residual
 
 __all__ = ["APHYNITY"]
-
-_MEMBERS, _POINTS = 16, 128
 
 
 class APHYNITY(HybridModel):
@@ -34,6 +33,7 @@ class APHYNITY(HybridModel):
             baseline, with the same encoder).
         z_a_dim: How many augmentation latents there are.
         encoder: Settings of the encoder.
+        seed: Seed of the initial weights.
 
     Raises:
         UnsupportedError: If the expert is not an ODEExpert, has inputs or spatial axes.
@@ -53,6 +53,7 @@ class APHYNITY(HybridModel):
         residual: Residual | None = Residual(),
         z_a_dim: int = 1,
         encoder: Convolutional = Convolutional(),
+        seed: int = 0,
     ) -> None:
         if not isinstance(expert, ODEExpert):
             raise UnsupportedError(
@@ -64,12 +65,11 @@ class APHYNITY(HybridModel):
                 f"expert {expert.name!r} has inputs or spatial axes, which APHYNITY does not "
                 "take yet; state and parameters only."
             )
-        super().__init__(expert, expert.states, z_a_dim if residual else 0, encoder)
+        super().__init__(expert, expert.states, z_a_dim if residual else 0, encoder, seed)
         self.config = {"residual": residual, "z_a_dim": z_a_dim, "encoder": encoder}
         acts = tuple(bool(a) for a in expert.acts_on)
-        self.residual = (
-            residual.build(expert.state_names, acts, z_a_dim) if residual else None
-        )
+        with rng.scoped(rng.seed_of(seed, "residual")):
+            self.residual = residual.build(expert.state_names, acts, z_a_dim) if residual else None
         self.learner = "aphynity" if residual else "expert_only"
 
     def f_e(self, t: Tensor, y: Tensor, latents: Latents) -> Tensor:
@@ -95,27 +95,24 @@ class APHYNITY(HybridModel):
         rate = self.f_e(t, y, latents)
         return rate if self.residual is None else rate + self.f_a(y, latents.z_a)
 
-    def projection(
-        self, y: Tensor, latents: Latents, generator: torch.Generator,
-        members: int = _MEMBERS, points: int = _POINTS,
-    ) -> Projection:
-        """Project the residual on the span of the expert's sensitivities, on shuffled states.
+    def projection(self, states: Tensor, latents: Latents) -> Projection:
+        """Project the residual on the span of the expert's sensitivities.
 
         Arguments:
-            y: Observed states, with shape `(B, T, C)`.
-            latents: Latents of these systems.
-            generator: Source of randomness.
-            members: How many systems are looked at, M.
-            points: How many shuffled states each of them sees, N.
+            states: States at which both are compared, such as `penalty.reflected` draws, with
+                shape `(N, C)`.
+            latents: Latents of the M systems that are looked at.
 
         Returns:
             The projection in standard deviations of the rate.
         """
-        states = shuffled(y, points, generator)
-        pick = torch.randint(len(y), (members,), generator=generator).to(y.device)
-        z_e = latents.z_e[pick].detach()[:, None, :].expand(-1, points, -1)
-        z_a = latents.z_a[pick].detach()[:, None, :]
+        if self.expert is None or self.residual is None:
+            raise UnsupportedError("without an expert or a residual there is nothing to project")
+        members, points = len(latents.z_a), len(states)
         grid = states.expand(members, -1, -1)
+        z_e = latents.z_e.detach()[:, None, :].expand(-1, points, -1)
         with torch.no_grad():
-            g = sensitivities(self.expert, y.new_zeros(()), grid, z_e) / self.rate_sd
-        return project(self.f_a(grid, z_a) / self.rate_sd, g)
+            g = sensitivities(self.expert, states.new_zeros(()), grid, z_e) / self.rate_sd
+        # states without a member axis: a residual linear in z_a then evaluates its network once
+        f_a = self.f_a(states, latents.z_a.detach()[:, None, :])
+        return project(f_a / self.rate_sd, g, self.residual.acts)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from hybridgen import rng
 from hybridgen.batch import Batch
 from hybridgen.errors import DataError, TrainingError
 from hybridgen.expert import ODEExpert
@@ -87,6 +88,7 @@ class HybridModel(nn.Module):
         states: The states, where there is no expert.
         z_a_dim: How many augmentation latents there are, D.
         encoder: Settings of the encoder.
+        seed: Seed of the initial weights.
     """
 
     learner: str = "hybrid"
@@ -96,6 +98,7 @@ class HybridModel(nn.Module):
     mean_step: Tensor
     z_a_mean: Tensor
     z_a_sd: Tensor
+    window: Tensor
     box_low: Tensor
     box_high: Tensor
 
@@ -105,6 +108,7 @@ class HybridModel(nn.Module):
         states: tuple[State, ...],
         z_a_dim: int,
         encoder: Convolutional,
+        seed: int,
     ) -> None:
         super().__init__()
         self.expert, self.states, self.z_a_dim = expert, states, z_a_dim
@@ -121,10 +125,10 @@ class HybridModel(nn.Module):
         self.register_buffer("z_a_mean", torch.zeros(z_a_dim))
         self.register_buffer("z_a_sd", torch.ones(z_a_dim))
         self.register_buffer("window", torch.zeros((), dtype=torch.int64))
-        trunk = encoder.build(c)
-        self.encoder = nn.ModuleDict(
-            {"trunk": trunk, "head": nn.Linear(trunk.features, len(params) + z_a_dim)}
-        )
+        with rng.scoped(seed):
+            trunk = encoder.build(c)
+            head = nn.Linear(trunk.features, len(params) + z_a_dim)
+        self.encoder = nn.ModuleDict({"trunk": trunk, "head": head})
 
     # -- scales ---------------------------------------------------------------------------
 
@@ -166,6 +170,8 @@ class HybridModel(nn.Module):
     @torch.no_grad()
     def note_latents(self, train: Batch) -> None:
         """Keep mean and standard deviation of the train split's `z_a`, its aggregate posterior."""
+        if self.z_a_dim == 0:
+            return
         z_a = self.encode(train).z_a
         self.z_a_mean.copy_(z_a.mean(0))
         self.z_a_sd.copy_(z_a.std(0))
@@ -254,9 +260,7 @@ class HybridModel(nn.Module):
         )
 
     @torch.no_grad()
-    def predict(
-        self, x: Tensor | None, t: Tensor, *, given: Batch | Inferred
-    ) -> Prediction:
+    def predict(self, x: Tensor | None, t: Tensor, *, given: Batch | Inferred) -> Prediction:
         """Forecast a system that was observed, from the observed or from a new initial state.
 
         Arguments:

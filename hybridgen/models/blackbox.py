@@ -8,9 +8,9 @@ References:
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from hybridgen import rng
 from hybridgen.models.base import HybridModel, Latents
 from hybridgen.models.encoders import Convolutional
 from hybridgen.models.residual import Residual
@@ -28,8 +28,10 @@ class NeuralODE(HybridModel):
             `z_e` and `z_a` together.
         hidden: Widths of the hidden layers.
         encoder: Settings of the encoder.
+        seed: Seed of the initial weights.
 
     Example:
+        >>> import torch
         >>> model = NeuralODE((State("y", "m"),), z_dim=2)
         >>> latents = Latents(torch.zeros(4, 0), torch.zeros(4, 2))
         >>> model.field(torch.tensor(0.0), torch.zeros(4, 1), latents).shape
@@ -45,12 +47,14 @@ class NeuralODE(HybridModel):
         z_dim: int = 2,
         hidden: tuple[int, ...] = (64, 64),
         encoder: Convolutional = Convolutional(),
+        seed: int = 0,
     ) -> None:
-        super().__init__(None, tuple(states), z_dim, encoder)
+        super().__init__(None, tuple(states), z_dim, encoder, seed)
         self.config = {"z_dim": z_dim, "hidden": tuple(hidden), "encoder": encoder}
         general = Residual(hidden=hidden, linear_in_z_a=False)
         names = tuple(s.name for s in states)
-        self.network = general.build(names, (True,) * len(names), z_dim)
+        with rng.scoped(rng.seed_of(seed, "network")):
+            self.network = general.build(names, (True,) * len(names), z_dim)
 
     def field(self, t: Tensor, y: Tensor, latents: Latents) -> Tensor:
         """Return dy/dt of the network, in state units per time unit, shape `(*B, C)`."""

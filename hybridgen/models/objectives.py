@@ -3,8 +3,8 @@ r"""Objectives: from a batch to a loss.
 **weak**: the squared weak equation error at the observed states, summed over states, in standard
 deviations of the rate. No solver; the start of every training.
 
-**rollout**: the squared error of the trajectory from the first observed state, summed over states, in standard
-deviations of the state, integrated by RK4 on the save grid.
+**rollout**: the squared error of the trajectory from the first observed state, summed over states,
+in standard deviations of the state, integrated by RK4 on the save grid.
 
 **supervised**: regression of the encoder on simulated trajectories whose latents are known,
 

@@ -11,6 +11,8 @@ which extrapolates in :math:`z_a` where a general network does not.
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -93,7 +95,7 @@ class ResidualNetwork(nn.Module):
 
         Arguments:
             y: States in standard deviations, with shape `(*B, C)`.
-            z_a: Latents, with shape `(*B, D)`.
+            z_a: Latents, with shape `(*B, D)`; the batch axes of both broadcast.
 
         Returns:
             Rates in standard deviations of the rate, with shape `(*B, C)`; zero where the
@@ -122,6 +124,6 @@ def mlp(inputs: int, hidden: tuple[int, ...], outputs: int) -> nn.Sequential:
     """
     widths = (inputs, *hidden)
     layers: list[nn.Module] = []
-    for a, b in zip(widths, widths[1:], strict=False):
+    for a, b in itertools.pairwise(widths):
         layers += [nn.Linear(a, b), nn.SiLU()]
     return nn.Sequential(*layers, nn.Linear(widths[-1], outputs))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
-__all__ = ["Section", "all_sections", "error_panels"]
+__all__ = ["Picture", "Section", "all_sections", "error_panels", "failure_counts"]
 
 
 # Report width in inches, and bytes a picture may take; the whole report stays below 3 MB.

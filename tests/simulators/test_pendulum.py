@@ -3,16 +3,23 @@
 import math
 
 import torch
+from hybridgen.simulators import pendulum
 
 from hybridgen.integrate import solve
-from hybridgen.simulators import pendulum
 
 
 def test_s0_7_8_energy_is_conserved_without_damping():
     omega0 = torch.linspace(0.5, 3.5, 7, dtype=torch.float64)
     z = torch.stack([omega0, torch.zeros_like(omega0)], dim=-1)
     x0 = torch.tensor([1.5, 0.3], dtype=torch.float64).expand(7, 2)
-    y = solve(pendulum.truth, x0, torch.linspace(0, 20, 201, dtype=torch.float64), z, rtol=1e-9, atol=1e-10).y
+    y = solve(
+        pendulum.truth,
+        x0,
+        torch.linspace(0, 20, 201, dtype=torch.float64),
+        z,
+        rtol=1e-9,
+        atol=1e-10,
+    ).y
     energy = 0.5 * y[..., 1] ** 2 + omega0[:, None] ** 2 * (1 - y[..., 0].cos())
     drift = (energy / energy[:, :1] - 1).abs().max()
     assert drift < 1e-6
@@ -32,13 +39,18 @@ def test_s0_7_8_small_angle_decay():
     t = torch.linspace(0, 20, 2001, dtype=torch.float64)
     y = solve(pendulum.truth, torch.tensor([[1e-3, 0.0]], dtype=torch.float64), t, z).y[0, :, 0]
     damped = math.sqrt(omega0**2 - alpha**2 / 4)
-    exact = 1e-3 * torch.exp(-alpha * t / 2) * (
-        torch.cos(damped * t) + alpha / (2 * damped) * torch.sin(damped * t)
+    exact = (
+        1e-3
+        * torch.exp(-alpha * t / 2)
+        * (torch.cos(damped * t) + alpha / (2 * damped) * torch.sin(damped * t))
     )
     assert (y - exact).abs().max() < 0.01 * 1e-3
 
 
 def test_expert_is_the_truth_without_damping():
-    y, omega0 = torch.randn(5, 2, generator=torch.Generator().manual_seed(0)), torch.full((5, 1), 2.0)
+    y, omega0 = (
+        torch.randn(5, 2, generator=torch.Generator().manual_seed(0)),
+        torch.full((5, 1), 2.0),
+    )
     whole = pendulum.truth(0.0, y, torch.cat([omega0, torch.zeros(5, 1)], -1))
     assert torch.equal(whole, pendulum.expert(0.0, y, omega0))
