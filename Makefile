@@ -11,9 +11,9 @@ SMOKE := build/smoke
 OMP_NUM_THREADS ?= 1
 export OMP_NUM_THREADS
 
-SOURCES := hybridgen simulators experiments tests
+SOURCES := hybridgen simulators experiments tests docs
 
-.PHONY: demo test lint format types wheel wheel-smoke clean
+.PHONY: demo docs test lint format types wheel wheel-smoke clean
 
 demo: $(VENV)/installed
 	$(BIN)/hybridgen demo --overwrite
@@ -54,6 +54,15 @@ $(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	touch $@ $(VENV)/installed
+
+# the documentation as a site in build/docs
+docs: $(VENV)/installed-docs
+	rm -rf docs/reference/generated
+	$(BIN)/sphinx-build -W -q -b html docs build/docs
+
+$(VENV)/installed-docs: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
 	touch $@ $(VENV)/installed
 
 clean:

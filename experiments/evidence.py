@@ -16,7 +16,7 @@ from hybridgen import rng
 from hybridgen.errors import DataError
 from hybridgen.evaluation import Row
 from hybridgen.io import status_attrs, to_batch
-from hybridgen.models import APHYNITY, HybridModel, Inferred, Latents
+from hybridgen.models import APHYNITY, HybridModel, Inferred, Latents, Prediction
 from hybridgen.models.penalty import reflected
 from hybridgen.simulator import Simulator
 from hybridgen.train import History
@@ -76,56 +76,65 @@ def collect(
     Returns:
         `history/<learner>`, `parameters`, `rollouts`, `residual` and `status`.
     """
-    groups = {f"history/{name}": h.to_dataset() for name, h in histories.items() if h.rows}
-    learners = list(dict.fromkeys(name for name, _ in inferred))
+    groups = {
+        f"history/{name}": h.to_dataset().drop_vars(["stage", "skipped"])
+        for name, h in histories.items()
+    }
     predicted = {
         (name, shift): models[name.removesuffix(" refined")].predict(
             None, to_batch(tests[shift]).t, given=found
         )
         for (name, shift), found in inferred.items()
     }
-    coords = {"learner": learners, "shift": list(tests)}
-
-    def table(read: Any) -> NDArray:
-        return np.stack([np.stack([read(name, s) for s in tests]) for name in learners])
-
-    status = table(lambda n, s: predicted[n, s].status.numpy())
-    dims = ("learner", "shift", "sample")
-    groups["status"] = xr.Dataset({"status": (dims, status, status_attrs())}, coords)
-    groups["parameters"] = _parameters(simulator, learners, inferred, tests, coords)
-    y = table(lambda n, s: predicted[n, s].y[:_ROLLOUTS].numpy())
-    first = next(iter(tests.values()))
-    observed = np.stack([d["y"].values[:_ROLLOUTS] for d in tests.values()])
-    units = {s.name: s.unit for s in simulator.truth.states}
-    window = float(first["time"][int(first.attrs["window"]) - 1])
-    groups["rollouts"] = xr.Dataset(
-        {
-            "predicted": ((*dims, "time", "state"), y),
-            "observed": (
-                (*dims[1:], "time", "state"),
-                observed,
-                {"units": json.dumps(units), "window": window},
-            ),
-        },
-        {**coords, "time": first["time"], "state": list(simulator.truth.state_names)},
-    )
+    groups["parameters"] = _parameters(simulator, inferred, tests)
+    groups |= _predictions(simulator, predicted, tests)
     hybrid = models["aphynity"]
     if isinstance(hybrid, APHYNITY) and hybrid.residual is not None:
         groups["residual"] = residual_map(simulator, hybrid, train)
     return groups
 
 
+def _predictions(
+    simulator: Simulator,
+    predicted: Mapping[tuple[str, str], Prediction],
+    tests: Mapping[str, xr.Dataset],
+) -> dict[str, xr.Dataset]:
+    """Return the status of every prediction, and the trajectories of the first few."""
+    learners = list(dict.fromkeys(name for name, _ in predicted))
+    coords = {"learner": learners, "shift": list(tests)}
+    dims = ("learner", "shift", "sample")
+    status = [[predicted[n, s].status.cpu().numpy() for s in tests] for n in learners]
+    y = [[predicted[n, s].y[:_ROLLOUTS].cpu().numpy() for s in tests] for n in learners]
+    observed = np.stack([d["y"].values[:_ROLLOUTS] for d in tests.values()])
+    first = next(iter(tests.values()))
+    attrs = {
+        "units": json.dumps({s.name: s.unit for s in simulator.truth.states}),
+        "window": float(first["time"][int(first.attrs["window"]) - 1]),
+    }
+    rollouts = {
+        "predicted": ((*dims, "time", "state"), np.array(y)),
+        "observed": ((*dims[1:], "time", "state"), observed, attrs),
+    }
+    axes = {"time": first["time"], "state": list(simulator.truth.state_names)}
+    return {
+        "status": xr.Dataset({"status": (dims, np.array(status), status_attrs())}, coords),
+        "rollouts": xr.Dataset(rollouts, {**coords, **axes}),
+    }
+
+
 def _parameters(
     simulator: Simulator,
-    learners: list[str],
     inferred: Mapping[tuple[str, str], Inferred],
     tests: Mapping[str, xr.Dataset],
-    coords: Mapping[str, Any],
 ) -> xr.Dataset:
+    """Return true and inferred parameters of the learners that have any."""
     names = simulator.expert.param_names
     truth = np.stack([np.stack([d[n].values for n in names], axis=-1) for d in tests.values()])
-    nothing = np.full(truth.shape[1:], np.nan)
-    found = [np.stack([_z_e(inferred[name, s], nothing) for s in tests]) for name in learners]
+    learners = list(dict.fromkeys(n for (n, _), found in inferred.items() if found.z_e.numel()))
+    found = [
+        np.stack([inferred[name, s].z_e.detach().cpu().numpy() for s in tests])
+        for name in learners
+    ]
     attrs = {
         "units": json.dumps({p.name: p.unit for p in simulator.expert.params}),
         "train_low": json.dumps({n: simulator.support[n][0] for n in names}),
@@ -135,16 +144,12 @@ def _parameters(
     return xr.Dataset(
         {"inferred": (("learner", *dims), np.stack(found)), "true": (dims, truth, attrs)},
         {
-            **coords,
+            "learner": learners,
+            "shift": list(tests),
             "parameter": list(names),
             "distance": (dims[:2], np.stack([d["distance"].values for d in tests.values()])),
         },
     )
-
-
-def _z_e(found: Inferred, nothing: NDArray) -> NDArray:
-    z_e = found.z_e.detach().cpu().numpy()
-    return z_e if z_e.shape[-1] else nothing
 
 
 @torch.no_grad()

@@ -181,6 +181,9 @@ class _Seed:
         augmenter = expert_augment(base, self.train, spread=cfg.spread)
         self._fit("aphynity+", base, augmenter, (cfg.supervised,))
         del self.models["base"]
+        before = self.histories.pop("base")
+        for name in ("aphynity", "aphynity+"):
+            self.histories[name] = before.then(self.histories[name])
 
     def _further(self) -> Stage:
         """Return the stage that gives the plain form its equal number of encoder updates."""

@@ -189,5 +189,5 @@ class Augmenter:
         }
 
     def sample(self, n: int, *, seed: int) -> xr.Dataset:
-        """Draw an augmented data set in memory; `sample(n)[:k]` is `sample(k)`."""
+        """Draw an augmented data set in memory; `sample(n)[:k]` is `sample(k)` up to rounding."""
         return to_dataset(self.draw(np.arange(n), seed), **self.describe(), seed=seed)

@@ -109,7 +109,8 @@ class Sampler(Protocol):
     """Whoever can draw trajectories by index: a simulator, or an augmenter.
 
     A member depends on (root seed, index) alone, so `draw(range(k))` is the beginning of
-    `draw(range(n))`.
+    `draw(range(n))`: bit for bit, except where a network's matrix products round differently for
+    another number of members.
     """
 
     def draw(self, indices: NDArray[np.int64], root_seed: int) -> Batch:

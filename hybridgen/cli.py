@@ -103,7 +103,8 @@ def _run(
     config: Annotated[Path | None, typer.Option(help="Its configuration, a TOML file.")] = None,
     preset: Annotated[str | None, typer.Option(help="A configuration that it brings.")] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="One value, as fit.steps=200; repeatable.")
+        list[str] | None,
+        typer.Option("--set", help="One value, as stages.0.steps=200; repeatable."),
     ] = None,
     out: Out = None,
     device: Device = None,

@@ -65,8 +65,9 @@ _STYLE = {
 
 
 def row_name(row: Row) -> str:
-    """Return the name under which a row is drawn."""
-    return f"{row['learner']} refined" if row["inference"] == "refined" else str(row["learner"])
+    """Return the name under which a row is drawn; a fit of the true model is always refined."""
+    refined = row["inference"] == "refined" and row["learner"] != "true_model"
+    return f"{row['learner']} refined" if refined else str(row["learner"])
 
 
 def label(word: str) -> str:

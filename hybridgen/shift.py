@@ -59,7 +59,7 @@ class Shift:
         if not self.support and self.noise == 1.0 and self.horizon == 1.0:
             raise ShiftError(
                 f"shift {self.name!r} moves nothing; write Shift({self.name!r}, "
-                "{'omega0': (0.5, 1.5)}) or set noise= or horizon=."
+                "{'name of a parameter or state': (low, high)}), or set noise= or horizon=."
             )
         check_support(self.support, f"shift {self.name!r}")
 

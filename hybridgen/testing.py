@@ -128,8 +128,10 @@ def _run(
         passed, detail = check(expert, y.clone(), z_e.clone())
     except Exception as error:  # the user's code may raise anything; the report says what
         frames = traceback.extract_tb(error.__traceback__)
-        where = next((f for f in reversed(frames) if f.name == expert.name), frames[-1])
-        detail = f"raised {type(error).__name__}: {error} (line {where.lineno}: {where.line})"
+        detail = f"raised {type(error).__name__}: {error}"
+        where = next((f for f in reversed(frames) if f.name == expert.name), None)
+        if where is not None:
+            detail += f" (line {where.lineno}: {where.line})"
         return Check(name, False, detail)
     return Check(name, passed, detail)
 

@@ -50,6 +50,13 @@ class History:
     rows: list[dict[str, float]] = field(default_factory=list)
     stages: list[dict[str, Any]] = field(default_factory=list)
 
+    def then(self, more: History) -> History:
+        """Return this history with another one after it."""
+        last = self.stages[-1]["stop"] if self.stages else 0
+        rows = [{**row, "step": row["step"] + last} for row in more.rows]
+        stages = [{**s, "start": s["start"] + last, "stop": s["stop"] + last} for s in more.stages]
+        return History([*self.rows, *rows], [*self.stages, *stages])
+
     def to_dataset(self) -> xr.Dataset:
         """Return the rows along the dimension `step`, NaN where a figure was not computed."""
         names = sorted({k for row in self.rows for k in row} - {"step"})
@@ -78,7 +85,7 @@ def fit(
             needed: it keeps simulations of its own aside.
         config: Stages, seed, window.
         checkpoint: A folder in which the state is kept, written each time the validation data are
-            looked at and when the training is interrupted.
+            looked at; an interruption loses no more than the updates since.
         resume: Whether to go on from `checkpoint`.
         progress: True for a bar, a function to be told; None for a bar on a terminal.
 
@@ -110,12 +117,12 @@ def fit(
     run = _Run(model, source, config, checkpoint)
     if resume:
         run.restore()
+    else:
+        run.save()
+    # an interruption may fall into the middle of an update, so nothing is saved on the way out:
+    # the checkpoint is that of the last look at the validation data
     with bar(progress, "training") as tell:
-        try:
-            run.go(tell)
-        except KeyboardInterrupt:
-            run.save()
-            raise
+        run.go(tell)
     return model, run.history
 
 

@@ -32,10 +32,10 @@ def dtype(request):
     return getattr(torch, request.config.getoption("--dtype"))
 
 
-@pytest.fixture(autouse=True)
-def _default_dtype(dtype):
+@pytest.fixture(scope="session", autouse=True)
+def _default_dtype(request):
     before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
+    torch.set_default_dtype(getattr(torch, request.config.getoption("--dtype")))
     yield
     torch.set_default_dtype(before)
 

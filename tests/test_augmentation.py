@@ -24,7 +24,6 @@ def data():
 
 @pytest.fixture(scope="module")
 def model(data):
-    torch.set_default_dtype(torch.float64)
     model = APHYNITY(pendulum.expert, residual=Residual(hidden=(8,)), encoder=SMALL)
     model.bind(to_batch(data).to(model.state_sd), window=50)
     return model

@@ -15,7 +15,6 @@ SMALL = Convolutional(width=2, hidden=4)
 @pytest.fixture(scope="module")
 def truth():
     """The whole physics as a model without residual, and test pendulums."""
-    torch.set_default_dtype(torch.float64)
     batch = to_batch(
         pendulum.simulator.sample(60, seed=0, split="test", shift="ood"), pendulum.truth
     )

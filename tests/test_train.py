@@ -166,7 +166,10 @@ def test_history_becomes_a_dataset(base, train, valid):
     data = history.to_dataset()
     assert data["step"].values.tolist() == [4, 8, 12]
     assert {"loss", "valid", "fit", "norm", "gauge"} <= set(data)
-    assert isinstance(history, History)
+    twice = history.then(history)
+    assert isinstance(twice, History)
+    assert [row["step"] for row in twice.rows] == [4, 8, 12, 16, 20, 24]
+    assert [(s["start"], s["stop"]) for s in twice.stages] == [(0, 12), (12, 24)]
 
 
 def test_failed_simulations_are_left_out_of_training(train, valid):

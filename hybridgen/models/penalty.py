@@ -2,7 +2,7 @@ r"""Penalties that keep the physics with the expert.
 
 The expert's parameters are not identified by the fit alone: wherever :math:`f_a` can imitate
 :math:`\partial f_e / \partial z_e`, a change of :math:`z_e` can be undone by the network (for the
-pendulum :math:`f_a \mathrel{+}= c \sin\theta` with :math:`\omega_0^2 \mathrel{+}= c` changes no
+pendulum, adding :math:`c \sin\theta` to :math:`f_a` and :math:`c` to :math:`\omega_0^2` changes no
 trajectory). Two terms choose among the fits, both as means over *reflected* states: each component
 of an observed state is left or replaced by its mirror image in rank, so that states which
 correlate along trajectories (angle and velocity, by damping) do not lend their correlation to the
