@@ -1,7 +1,8 @@
 """The damped pendulum with an expert that lacks damping, out of distribution (thesis, chapter 7).
 
-Training pendulums have omega_0 in 1.5-3.1 rad/s; the tests are slower (0.5-1.5 rad/s), cut into
-three parts by their distance from the training support, and slower with more damping as well.
+Training pendulums have omega_0 in 1.5-3.1 rad/s; those of the test `ood` are slower, 0.5-1.5
+rad/s, and `near`, `mid` and `far` are the thirds of that range. The simulator has joint shifts of
+omega_0 and the damping as well: `--set 'shifts=["joint_small", "joint_medium", "joint_large"]'`.
 """
 
 from __future__ import annotations
@@ -24,15 +25,7 @@ class Config(robustness.Config):
     """Settings; see `robustness.Config`."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
-    shifts: tuple[str, ...] = (
-        "ood",
-        "near",
-        "mid",
-        "far",
-        "joint_small",
-        "joint_medium",
-        "joint_large",
-    )
+    shifts: tuple[str, ...] = ("ood", "near", "mid", "far")
     stages: tuple[Stage, ...] = (Stage(steps=3000),)
     supervised: Stage = Stage(objective="supervised", steps=8000, learning_rate=2e-3)
 

@@ -145,11 +145,13 @@ class _Seed:
         self.models: dict[str, HybridModel] = {}
         self.histories: dict[str, History] = {}
         self.inferred: dict[tuple[str, str], Inferred] = {}
+        self.cost: dict[str, tuple[int, float]] = {}
         self.rows: list[dict[str, Any]] = []
 
     def run(self) -> list[dict[str, Any]]:
         """Train, test and write."""
         self._train_all()
+        self._costs()
         for name, model in self.models.items():
             save_model(self.folder / "models" / name, model)
         for shift, data in self.tests.items():
@@ -213,14 +215,20 @@ class _Seed:
                 progress=tell,
             )
         self.models[name], self.histories[name] = trained, history
-        figures = {"updates": (float(sum(s.steps for s in stages)), "1")}
-        figures["training_time"] = (time.perf_counter() - start, "s")
-        self.rows += [
-            Row(learner=name, metric=m, value=v, unit=u, **self.columns).asdict()
-            for m, (v, u) in figures.items()
-            if name != "base"
-        ]
+        self.cost[name] = sum(s.steps for s in stages), time.perf_counter() - start
         return trained
+
+    def _costs(self) -> None:
+        """Note updates and training time of every learner, those before augmentation included."""
+        before = self.cost.pop("base")
+        for name, (updates, seconds) in self.cost.items():
+            if name in ("aphynity", "aphynity+"):
+                updates, seconds = updates + before[0], seconds + before[1]
+            figures = {"updates": (float(updates), "1"), "training_time": (seconds, "s")}
+            self.rows += [
+                Row(learner=name, metric=m, value=v, unit=u, **self.columns).asdict()
+                for m, (v, u) in figures.items()
+            ]
 
     # -- tests --------------------------------------------------------------------------------
 
