@@ -18,7 +18,9 @@ import dataclasses
 import functools
 import json
 import multiprocessing
+import os
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,7 @@ from hybridgen.evaluation import (
 from hybridgen.files import write_text_atomic
 from hybridgen.io import to_batch, write_store
 from hybridgen.models import APHYNITY, HybridModel, Inferred, NeuralODE, Residual
-from hybridgen.progress import bar
+from hybridgen.progress import Progress, bar
 from hybridgen.refinement import refine
 from hybridgen.rundir import RunDir
 from hybridgen.simulator import Simulator
@@ -110,6 +112,18 @@ def run_study(simulator: Simulator, cfg: Config, run: RunDir, name: str) -> list
             work(seed)
     rows = [r for s in cfg.seeds for r in json.loads(_finished(run.path, s).read_text())]
     return [*rows, *aggregate(rows)]
+
+
+def _while_parent_lives() -> Callable[[Progress], None]:
+    """Return a listener that ends a worker whose study was killed, lest two write one run."""
+    parent = os.getppid()
+
+    def tell(_: Progress) -> None:
+        if os.getppid() != parent:
+            # an exception would only send the worker back to a queue that nobody fills
+            os._exit(1)
+
+    return tell
 
 
 def _finished(path: Path, seed: int) -> Path:
@@ -203,8 +217,8 @@ class _Seed:
     ) -> HybridModel:
         start = time.perf_counter()
         checkpoint = self.folder / "checkpoints" / name
-        alone = min(self.cfg.workers, len(self.cfg.seeds)) < 2
-        with bar(None if alone else False, f"seed {self.seed}: {name}") as tell:
+        shown = _while_parent_lives() if multiprocessing.parent_process() else None
+        with bar(shown, f"seed {self.seed}: {name}") as tell:
             trained, history = fit(
                 model.to(self.cfg.device),
                 data,

@@ -198,11 +198,16 @@ def _execute(
 @app.command("report")
 def _report(
     run: Annotated[Path, typer.Argument(help="The directory of a run.")],
+    page: Annotated[
+        Path | None, typer.Option(help="A folder for a Markdown page, its rows and its picture.")
+    ] = None,
 ) -> None:
     """Draw the report of a run again."""
-    from hybridgen.report import write_report
+    from hybridgen.report import write_report, write_results_page
 
     _print(f"report {write_report(run)}")
+    if page is not None:
+        _print(f"page {write_results_page(run, page)}")
 
 
 @app.command("list")

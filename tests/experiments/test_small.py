@@ -56,6 +56,18 @@ def test_report_and_diagnostics(finished, name):
     assert tree["residual"]["f_a"].dims == ("output", "axis1", "axis0")
 
 
+def test_results_page(finished, tmp_path):
+    done = CliRunner().invoke(
+        app, ["report", str(finished / "ood_pendulum"), "--page", str(tmp_path / "results")]
+    )
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "results" / "ood_pendulum.md").read_text()
+    assert "Published values beside ours" in page
+    twin = json.loads((tmp_path / "results" / "ood_pendulum.json").read_text())
+    assert len(twin["rows"]) > 100
+    assert (tmp_path / "results" / "ood_pendulum.png").stat().st_size < 200_000
+
+
 def test_models_can_be_used_afterwards(finished):
     model = load_model(finished / "demo" / "seed-0" / "models" / "aphynity+")
     assert model.learner == "aphynity+"
