@@ -174,6 +174,26 @@ def _label_ends(ax: Axes, ends: Sequence[tuple[float, float, str]], gap: float =
         )  # fmt: skip
 
 
+def _cut(ax: Axes, points: Sequence[tuple[float, float, str]]) -> float:
+    """End the y axis well above the mean baseline, and write what lies beyond at the edge.
+
+    A forecast that blows up can be wrong by any number of nats, and would press all other curves
+    into one. Returns the end of the axis.
+    """
+    heights = [y for _, y, _ in points]
+    top = max((y for _, y, name in points if name == "mean"), default=max(heights)) + 8.0
+    beyond = [p for p in points if p[1] > top]
+    if not beyond:
+        return np.inf
+    ax.set_ylim(min(heights) - 1.0, top)
+    for x, y, name in beyond:
+        ax.annotate(
+            f"{y:.3g} ↑", (x, 1.0), (0, 2), xycoords=("data", "axes fraction"), ha="center",
+            textcoords="offset points", va="bottom", fontsize=7.5, color=colour(name),
+        )  # fmt: skip
+    return top
+
+
 def _label_shifts(ax: Axes, distances: Mapping[str, float | None]) -> None:
     """Name the test sets under the x axis, and above it those without a distance."""
     at = sorted((d, label(s)) for s, d in distances.items() if d is not None)
@@ -224,7 +244,9 @@ def error_against_shift(rows: Iterable[Row], metric: str, ax: Axes | None = None
         ax.set_yscale("log", nonpositive="clip", subs=(2, 5))
         for put in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
             put("{x:g}")
-    at, ends = {r["shift"]: r["distance"] for r in ours}, []
+    at = {r["shift"]: r["distance"] for r in ours}
+    points: list[tuple[float, float, str]] = []
+    ends: list[tuple[float, float, str]] = []
     if set(at) - {"none", "ood"}:
         ours = [r for r in ours if r["shift"] != "ood"]
     for name in ordered(map(row_name, ours)):
@@ -237,14 +259,16 @@ def error_against_shift(rows: Iterable[Row], metric: str, ax: Axes | None = None
         ax.fill_between(x, low, high, color=shade, alpha=0.07 if dashed else 0.18, lw=0)
         for seed in seeds[1:] if len(seeds) > 2 and not dashed else ():
             ax.plot(*_curve(mine, seed)[:2], color=shade, lw=0.6, alpha=0.35)
-        ends += [(x[-1], y[-1], name)] if x.size else []
+        points += [(float(a), float(b), name) for a, b in zip(x, y, strict=True)]
+        ends += points[-1:] if x.size else []
     for r in (r for r in rows if r["learner"] == "published"):
         x, y, low, high = _curve([{**r, "distance": at.get(r["shift"])}], r["seed"])
         shade = colour(r["variant"])
         ax.errorbar(x, y, [y - low, high - y], fmt="D", ms=6, lw=1, mfc="white", color=shade)
     ax.set_ylabel(_with_unit(label(metric), ours[0]["unit"]))
     _label_shifts(ax, {r["shift"]: r["distance"] for r in ours})
-    _label_ends(ax, ends)
+    top = _cut(ax, points) if metric != "relative_error" else np.inf
+    _label_ends(ax, [(x, min(y, top), name) for x, y, name in ends])
     return fig
 
 

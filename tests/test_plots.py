@@ -241,3 +241,20 @@ def test_small_pictures_are_sharp():
         fig = plots.figure(3, 2)
         fig.add_subplot().plot([0, 1])
     assert Image.open(io.BytesIO(plots.png(fig))).size == (600, 400)
+
+
+def test_a_forecast_that_blows_up_is_written_at_the_edge(fig):
+    common = {"inference": "amortised", "parameter": "mean", "metric": "log_mse_summed"}
+    common |= {"unit": "nat", "seed": "mean", "low": None, "high": None}
+    rows = [
+        {**common, "learner": learner, "shift": shift, "distance": d, "value": value}
+        for learner, values in (("mean", (-2.0, -1.0)), ("aphynity", (-5.0, 91.25)))
+        for shift, d, value in zip(("none", "far"), (0.0, 0.5), values, strict=True)
+    ]
+    ax = fig.subplots()
+    plots.error_against_shift(rows, "log_mse_summed", ax)
+    assert ax.get_ylim() == (-6.0, 7.0)
+    assert "91.2 ↑" in [t.get_text() for t in ax.texts]
+    calm = fig.add_axes((0, 0, 1, 1))
+    plots.error_against_shift(rows[:3], "log_mse_summed", calm)
+    assert not any("↑" in t.get_text() for t in calm.texts)
