@@ -45,9 +45,7 @@ def write_results_page(run_dir: str | Path, folder: str | Path) -> Path:
     run = read_run(run_dir, diagnostics=False)
     stem, folder = _stem(run), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    twin = {"provenance": run.provenance, "rows": run.rows}
-    text = json.dumps(twin, indent=1, allow_nan=False, ensure_ascii=False)
-    write_text_atomic(folder / f"{stem}.json", text + "\n")
+    write_text_atomic(folder / f"{stem}.json", _twin(run))
     if panels := error_panels(run.rows):
         with plots.style():
             rows = -(-len(panels) // 2)
@@ -60,6 +58,16 @@ def write_results_page(run_dir: str | Path, folder: str | Path) -> Path:
             plots.save(fig, folder / f"{stem}.png")
     write_text_atomic(folder / f"{stem}.md", _page(run))
     return folder / f"{stem}.md"
+
+
+def _twin(run: Run) -> str:
+    """Return provenance and rows as JSON, a row a line: short, and a change shows as its line."""
+    provenance, *rows = (
+        json.dumps(part, allow_nan=False, ensure_ascii=False)
+        for part in (run.provenance, *run.rows)
+    )
+    lines = ",\n".join(rows)
+    return f'{{"provenance": {provenance},\n"rows": [\n{lines}\n]}}\n'
 
 
 def _stem(run: Run) -> str:
