@@ -250,26 +250,36 @@ def error_against_shift(rows: Iterable[Row], metric: str, ax: Axes | None = None
     if set(at) - {"none", "ood"}:
         ours = [r for r in ours if r["shift"] != "ood"]
     for name in ordered(map(row_name, ours)):
-        mine = [r for r in ours if row_name(r) == name]
-        seeds = sorted({r["seed"] for r in mine}, key=lambda seed: (seed != "mean", str(seed)))
-        x, y, low, high = _curve(mine, seeds[0])
-        shade, dashed = colour(name), name in ("mean", "true_model")
-        marker = "" if dashed else _NAMES.get(name, ("", "", "."))[2]
-        ax.plot(x, y, "--" if dashed else "-", color=shade, marker=marker, ms=5, label=label(name))
-        ax.fill_between(x, low, high, color=shade, alpha=0.07 if dashed else 0.18, lw=0)
-        for seed in seeds[1:] if len(seeds) > 2 and not dashed else ():
-            ax.plot(*_curve(mine, seed)[:2], color=shade, lw=0.6, alpha=0.35)
-        points += [(float(a), float(b), name) for a, b in zip(x, y, strict=True)]
-        ends += points[-1:] if x.size else []
-    for r in (r for r in rows if r["learner"] == "published"):
-        x, y, low, high = _curve([{**r, "distance": at.get(r["shift"])}], r["seed"])
-        shade = colour(r["variant"])
-        ax.errorbar(x, y, [y - low, high - y], fmt="D", ms=6, lw=1, mfc="white", color=shade)
+        curve = _draw_curve(ax, [r for r in ours if row_name(r) == name], name)
+        points += curve
+        ends += curve[-1:]
+    _draw_published(ax, [r for r in rows if r["learner"] == "published"], at)
     ax.set_ylabel(_with_unit(label(metric), ours[0]["unit"]))
     _label_shifts(ax, {r["shift"]: r["distance"] for r in ours})
     top = _cut(ax, points) if metric != "relative_error" else np.inf
     _label_ends(ax, [(x, min(y, top), name) for x, y, name in ends])
     return fig
+
+
+def _draw_curve(ax: Axes, rows: list[Row], name: str) -> list[tuple[float, float, str]]:
+    """Draw the curve of a name with its interval, single seeds faintly, and return its points."""
+    seeds = sorted({r["seed"] for r in rows}, key=lambda seed: (seed != "mean", str(seed)))
+    x, y, low, high = _curve(rows, seeds[0])
+    shade, dashed = colour(name), name in ("mean", "true_model")
+    marker = "" if dashed else _NAMES.get(name, ("", "", "."))[2]
+    ax.plot(x, y, "--" if dashed else "-", color=shade, marker=marker, ms=5, label=label(name))
+    ax.fill_between(x, low, high, color=shade, alpha=0.07 if dashed else 0.18, lw=0)
+    for seed in seeds[1:] if len(seeds) > 2 and not dashed else ():
+        ax.plot(*_curve(rows, seed)[:2], color=shade, lw=0.6, alpha=0.35)
+    return [(float(a), float(b), name) for a, b in zip(x, y, strict=True)]
+
+
+def _draw_published(ax: Axes, rows: Iterable[Row], distances: Mapping[str, float]) -> None:
+    """Draw published values as open diamonds, each at the distance of our test set."""
+    for r in rows:
+        x, y, low, high = _curve([{**r, "distance": distances.get(r["shift"])}], r["seed"])
+        shade = colour(r["variant"])
+        ax.errorbar(x, y, [y - low, high - y], fmt="D", ms=6, lw=1, mfc="white", color=shade)
 
 
 def _curve(rows: Iterable[Row], seed: object) -> np.ndarray:
@@ -371,11 +381,13 @@ def training_curves(history: Mapping[str, xr.Dataset], fig: Figure) -> None:
                 textcoords="offset points", va="bottom", fontsize=7.5, color="#777777",
             )  # fmt: skip
         if all(bool((v.dropna("step") > 0).all()) for v in data.values()):
-            ax.set_yscale("log")
+            ax.set_yscale("log", subs=(2, 5))
             ax.yaxis.set_major_formatter("{x:g}")
+            low, high = ax.get_ylim()
+            ax.yaxis.set_minor_formatter("{x:g}" if high < 100.0 * low else "")
         unit = data.attrs.get("units", "")  # losses are in units of the training data
         ax.set(xlabel="updates", ylabel=_with_unit("loss", unit), title=label(name))
-        ax.legend(fontsize=7.5, loc="upper right", handlelength=1.6)
+        ax.legend(fontsize=7.5, loc="best", handlelength=1.6)
 
 
 def residual_map(data: xr.Dataset, fig: Figure) -> None:
