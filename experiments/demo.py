@@ -25,16 +25,7 @@ class Config(robustness.Config):
     supervised: Stage = Stage(objective="supervised", steps=1000, learning_rate=2e-3)
 
 
-CONFIGS: dict[str, dict[str, Any]] = {
-    "small": {
-        "train": 60,
-        "valid": 20,
-        "test": 20,
-        "shifts": ("near", "far"),
-        "stages": ({"steps": 20, "batch_size": 20},),
-        "supervised": {"objective": "supervised", "steps": 20, "batch_size": 20, "pool": 50},
-    }
-}
+CONFIGS: dict[str, dict[str, Any]] = {"small": robustness.SMALL}
 
 
 def main(cfg: Config, run: RunDir) -> list[dict[str, Any]]:

@@ -30,17 +30,7 @@ class Config(robustness.Config):
     supervised: Stage = Stage(objective="supervised", steps=8000, learning_rate=2e-3)
 
 
-CONFIGS: dict[str, dict[str, Any]] = {
-    "small": {
-        "seeds": (0,),
-        "train": 60,
-        "valid": 20,
-        "test": 20,
-        "shifts": ("near", "far"),
-        "stages": ({"steps": 20, "batch_size": 20},),
-        "supervised": {"objective": "supervised", "steps": 20, "batch_size": 20, "pool": 50},
-    }
-}
+CONFIGS: dict[str, dict[str, Any]] = {"small": {**robustness.SMALL, "seeds": (0,)}}
 
 PUBLISHED = {
     ("aphynity", "none"): (6.0, 2.0),

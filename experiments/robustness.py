@@ -50,7 +50,18 @@ from hybridgen.rundir import RunDir
 from hybridgen.simulator import Simulator
 from hybridgen.train import FitConfig, History, Stage, fit
 
-__all__ = ["Config", "run_study"]
+__all__ = ["SMALL", "Config", "run_study"]
+
+
+SMALL: dict[str, Any] = {
+    "train": 60,
+    "valid": 20,
+    "test": 20,
+    "shifts": ("near", "far"),
+    "stages": ({"steps": 20, "batch_size": 20},),
+    "supervised": {"objective": "supervised", "steps": 20, "batch_size": 20, "pool": 50},
+}
+"""A configuration that runs through every part of a study in seconds."""
 
 
 @config
