@@ -132,6 +132,7 @@ class ODEExpert:
             if u is None:
                 names = ", ".join(i.name for i in self.inputs)
                 raise ParameterError(f"the expert declares the inputs ({names}); pass u=.")
+            # only names are read of the declarations, and an input has one as a parameter has
             args = (*args, bind(self.inputs, u, self.space))  # type: ignore[arg-type, assignment]
         dy = self.field(*args)
         if not isinstance(dy, Tensor):

@@ -101,6 +101,7 @@ def style() -> AbstractContextManager[None]:
     """Return a context with the house style; the global settings are as before after it."""
     from matplotlib import rc_context
 
+    # matplotlib's stubs list every key as a literal, which a dict of ours cannot satisfy
     return rc_context(_STYLE)  # type: ignore[arg-type]
 
 
