@@ -192,7 +192,9 @@ def test_an_interruption_says_how_to_go_on_and_that_works(toy):
 def test_ctrl_c_in_a_real_process(tmp_path):
     """The signal itself, not only the exception."""
     (tmp_path / "go.py").write_text(
-        "import sys, time, types\n"
+        # a shell starts its background jobs with the signal ignored, and children inherit that
+        "import signal, sys, time, types\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from hybridgen.cli import app\n"
         "from hybridgen.config import config\n"
         "@config\n"
