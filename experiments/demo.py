@@ -25,7 +25,7 @@ class Config(robustness.Config):
     supervised: Stage = Stage(objective="supervised", steps=1000, learning_rate=2e-3)
 
 
-CONFIGS: dict[str, dict[str, Any]] = {"small": robustness.SMALL}
+CONFIGS: dict[str, dict[str, Any]] = {"small": {**robustness.SMALL, "hvae_stages": ()}}
 
 
 def main(cfg: Config, run: RunDir) -> list[dict[str, Any]]:

@@ -12,21 +12,20 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hybridgen import rng
-from hybridgen.errors import DataError
+from hybridgen import diagnostics, rng
+from hybridgen.errors import DataError, UnsupportedError
 from hybridgen.evaluation import Row
+from hybridgen.expert import ODEExpert
 from hybridgen.io import status_attrs, to_batch
-from hybridgen.models import APHYNITY, HybridModel, Inferred, Latents, Prediction
-from hybridgen.models.penalty import reflected
+from hybridgen.models import APHYNITY, HybridModel, Inferred, Prediction
 from hybridgen.simulator import Simulator
 from hybridgen.train import History
 
-__all__ = ["collect", "identification"]
+__all__ = ["collect", "identification", "ode_experts"]
 
 _ROLLOUTS, _GRID = 4, 41
 
 
-@torch.no_grad()
 def identification(model: HybridModel, data: xr.Dataset, **columns: Any) -> list[dict[str, Any]]:
     """Return how far the residual could be confused with the expert, as two rows.
 
@@ -40,17 +39,9 @@ def identification(model: HybridModel, data: xr.Dataset, **columns: Any) -> list
     """
     if not isinstance(model, APHYNITY) or model.residual is None:
         return []
-    batch = to_batch(data).to(model.state_sd).window(int(model.window))
-    latents = model.encode(batch)
     generator = torch.Generator().manual_seed(rng.seed_of(int(columns["seed"]), "evidence"))
-    states = reflected(batch.y, 5000, generator).flatten(0, 1)
-    projection = model.projection(states, Latents(*(z[:32] for z in latents)))
-    cosine = float((projection.parallel.mean() / projection.total.mean()).clamp(0, 1).sqrt())
-    wide = Latents(*(v[:, None, :] for v in latents))
-    f_a = model.f_a(batch.y, wide.z_a) / model.rate_sd
-    rate = model.field(batch.t[..., 0], batch.y, wide) / model.rate_sd
-    share = 100.0 * float(f_a.pow(2).sum() / rate.pow(2).sum())
-    figures = {"cosine_fa_expert": (cosine, "1"), "share_fa": (share, "%")}
+    found = diagnostics.identification(model, data, generator)
+    figures = {"cosine_fa_expert": (found.cosine, "1"), "share_fa": (100.0 * found.share, "%")}
     columns = {"learner": model.learner, **columns}
     return [Row(metric=m, value=v, unit=u, **columns).asdict() for m, (v, u) in figures.items()]
 
@@ -104,8 +95,8 @@ def _predictions(
     coords = {"learner": learners, "shift": list(tests)}
     dims = ("learner", "shift", "sample")
     status = [[predicted[n, s].status.cpu().numpy() for s in tests] for n in learners]
-    y = [[predicted[n, s].y[:_ROLLOUTS].cpu().numpy() for s in tests] for n in learners]
-    observed = np.stack([d["y"].values[:_ROLLOUTS] for d in tests.values()])
+    y = [[_traces(predicted[n, s].y) for s in tests] for n in learners]
+    observed = np.stack([_traces(to_batch(d, simulator.truth).y) for d in tests.values()])
     first = next(iter(tests.values()))
     attrs = {
         "units": json.dumps({s.name: s.unit for s in simulator.truth.states}),
@@ -120,6 +111,14 @@ def _predictions(
         "status": xr.Dataset({"status": (dims, np.array(status), status_attrs())}, coords),
         "rollouts": xr.Dataset(rollouts, {**coords, **axes}),
     }
+
+
+def _traces(y: Tensor) -> NDArray[np.floating]:
+    """Return the first few trajectories, of fields those of their middle pixel."""
+    some = y[:_ROLLOUTS]
+    while some.ndim > 3:
+        some = some[..., some.shape[-1] // 2]
+    return some.cpu().numpy()
 
 
 def _parameters(
@@ -156,7 +155,8 @@ def _parameters(
 def residual_map(simulator: Simulator, model: APHYNITY, train: xr.Dataset) -> xr.Dataset:
     """Return f_a over the plane of the first two states, beside what the expert really lacks.
 
-    Both are taken for one training system, the one whose true `z_a` is nearest to the median.
+    Both are taken for one training system, the one whose true `z_a` is nearest to the median, with
+    inputs at their mean; of fields, for values that are the same everywhere in space.
 
     Arguments:
         simulator: The system.
@@ -169,16 +169,22 @@ def residual_map(simulator: Simulator, model: APHYNITY, train: xr.Dataset) -> xr
     member = _typical(batch.z_a)
     latents = model.encode(batch.to(model.state_sd)[member : member + 1])
     first, second = 0, min(1, len(simulator.truth.states) - 1)
-    flat = batch.y.flatten(0, 1).numpy()
+    flat = batch.y.movedim(2, -1).flatten(0, -2).numpy()
     axes = [np.linspace(*_limits(flat[:, i]), _GRID) for i in (first, second)]
     grid = torch.from_numpy(np.stack(np.meshgrid(*axes), axis=-1))
     y = torch.from_numpy(flat.mean(0)).expand(*grid.shape[:2], -1).clone()
     y[..., first], y[..., second] = grid[..., 0], grid[..., 1]
-    f_a = model.f_a(y.to(model.state_sd), latents.z_a[0])
+    # the smallest field with neighbours
+    wide: Any = (..., *(None,) * model.space)
+    middle: Any = (..., *(1,) * model.space)
+    flat_field = y[wide].expand(*y.shape, *(3,) * model.space)
+    f_a = model.f_a(flat_field.to(model.state_sd), latents.z_a[0])[middle]
     z = torch.tensor([float(train[n][member]) for n in simulator.truth.param_names])
-    whole = simulator.truth(torch.zeros(()), y, z.to(y).expand(*grid.shape[:2], -1))
+    t, u = torch.zeros(()), None if batch.u is None else batch.u.mean((0, 1)).to(y)
+    truth, expert = ode_experts(simulator)
+    whole = truth(t, flat_field, z.to(y).expand(*grid.shape[:2], -1), u)
     z_e = batch.z_e[member].to(y).expand(*grid.shape[:2], -1)
-    lacking = whole - simulator.expert(torch.zeros(()), y, z_e)
+    lacking = (whole - expert(t, flat_field, z_e, u))[middle]
     edges = [np.append(a, 2 * a[-1] - a[-2]) - 0.5 * (a[1] - a[0]) for a in axes]
     support = np.histogram2d(flat[:, second], flat[:, first], bins=edges[::-1], density=True)[0]
     acts = [int(i) for i in model.residual.acts] if model.residual else []
@@ -203,6 +209,24 @@ def residual_map(simulator: Simulator, model: APHYNITY, train: xr.Dataset) -> xr
         },
         {"note": f"for one training system with {known}"},
     )
+
+
+def ode_experts(simulator: Simulator) -> tuple[ODEExpert, ODEExpert]:
+    """Return truth and expert of a simulator of differential equations.
+
+    Arguments:
+        simulator: The system.
+
+    Raises:
+        UnsupportedError: If they are no differential equations.
+    """
+    truth, expert = simulator.truth, simulator.expert
+    if not isinstance(truth, ODEExpert) or not isinstance(expert, ODEExpert):
+        raise UnsupportedError(
+            f"the study needs an ODEExpert, but {expert.name!r} is none; train a "
+            "HybridVAE(expert, decoder='output') on simulator.sample(n, seed=0)."
+        )
+    return truth, expert
 
 
 def _typical(z_a: Tensor) -> int:

@@ -7,6 +7,8 @@ This is the study that the other experiments configure. For each seed it trains
 * `aphynity`: the hybrid, whose encoder then gets, with its decoder frozen, as many further updates
   on real data as its augmented form gets on simulated data;
 * `aphynity+`: the same hybrid after expert augmentation;
+* `hvae` and `hvae+`: the hybrid VAE in the same two forms; and, as an ablation, one with the
+  general residual of the publications, with its three regularisers and without;
 
 and tests them, with the signal mean and a least-squares fit of the true model as reference, in
 support and under each shift. Every choice is made on validation data of the training support.
@@ -42,15 +44,25 @@ from hybridgen.evaluation import (
     score,
 )
 from hybridgen.files import write_text_atomic
-from hybridgen.io import to_batch, write_store
-from hybridgen.models import APHYNITY, HybridModel, Inferred, NeuralODE, Residual
+from hybridgen.io import to_batch
+from hybridgen.models import (
+    APHYNITY,
+    Convolutional,
+    HybridModel,
+    HybridVAE,
+    Inferred,
+    NeuralODE,
+    Regularisers,
+    Residual,
+)
 from hybridgen.progress import Progress, bar
 from hybridgen.refinement import refine
 from hybridgen.rundir import RunDir
 from hybridgen.simulator import Simulator
+from hybridgen.store import write_store
 from hybridgen.train import FitConfig, History, Stage, fit
 
-__all__ = ["SMALL", "Config", "run_study"]
+__all__ = ["ABLATION", "HVAE_STAGES", "SMALL", "Config", "run_study"]
 
 
 SMALL: dict[str, Any] = {
@@ -60,8 +72,21 @@ SMALL: dict[str, Any] = {
     "shifts": ("near", "far"),
     "stages": ({"steps": 20, "batch_size": 20},),
     "supervised": {"objective": "supervised", "steps": 20, "batch_size": 20, "pool": 50},
+    "hvae_stages": (
+        {"steps": 10, "batch_size": 20},
+        {"objective": "elbo", "steps": 5, "batch_size": 20},
+    ),
+    "hvae_supervised": {"objective": "supervised", "steps": 20, "batch_size": 20, "pool": 50},
 }
 """A configuration that runs through every part of a study in seconds."""
+
+ABLATION = ("hvae, general residual", "hvae, general residual, no regularisers")
+HVAE_STAGES = (
+    Stage(steps=2000, norm=(0.0, 0.0), gauge=0.0),
+    Stage(objective="elbo", steps=300, learning_rate=1e-3, norm=(0.0, 0.0), gauge=0.0),
+)
+"""Training of a hybrid VAE where the weak form can be taken; its own regularisers do what norm and
+gauge do for APHYNITY."""
 
 
 @config
@@ -75,9 +100,16 @@ class Config:
         test: Test trajectories, in support and under each shift.
         shifts: Names of the shifts.
         residual: Settings of the residual.
+        z_a_dim: How many augmentation latents there are.
+        encoder: Settings of the encoder.
         stages: Training of the learners on data.
         supervised: Training of the encoder on augmented trajectories; the plain form gets as many
             updates of its encoder on data.
+        regularisers: Weights of the penalties of the hybrid VAE.
+        hvae_stages: Training of the hybrid VAE on data; empty leaves it out.
+        hvae_supervised: Training of its encoder on augmented trajectories.
+        ablation: Whether a hybrid VAE with the general residual of the publications is trained
+            with and without regularisers as well.
         spread: How much wider than its encodings `z_a` is drawn.
         refined: Whether to refine the answers of `aphynity+`, and to fit the true model.
         device: Where to train.
@@ -90,8 +122,14 @@ class Config:
     test: int = 1000
     shifts: tuple[str, ...] = ("near", "mid", "far")
     residual: Residual = Residual()
+    z_a_dim: int = 1
+    encoder: Convolutional = Convolutional()
     stages: tuple[Stage, ...] = (Stage(),)
     supervised: Stage = Stage(objective="supervised", steps=3000, learning_rate=2e-3)
+    regularisers: Regularisers = Regularisers()
+    hvae_stages: tuple[Stage, ...] = ()
+    hvae_supervised: Stage = Stage(objective="supervised", steps=3000, learning_rate=2e-3)
+    ablation: bool = False
     spread: float = 1.3
     refined: bool = True
     device: str = "cpu"
@@ -146,6 +184,20 @@ def _run_seed(simulator: Simulator, cfg: Config, path: Path, name: str, seed: in
     write_text_atomic(_finished(path, seed), json.dumps(rows))
 
 
+def _further(stages: tuple[Stage, ...], supervised: Stage) -> Stage:
+    """Return the stage that gives a plain form its equal number of encoder updates.
+
+    It is of the first kind, the cheapest, at a lower rate.
+    """
+    return dataclasses.replace(
+        stages[0],
+        trains="encoder",
+        steps=supervised.steps,
+        batch_size=supervised.batch_size,
+        learning_rate=stages[0].learning_rate / 3,
+    )
+
+
 class _Seed:
     """One seed of a study."""
 
@@ -153,10 +205,11 @@ class _Seed:
         self, simulator: Simulator, cfg: Config, path: Path, name: str, seed: int
     ) -> None:
         self.simulator, self.cfg, self.seed = simulator, cfg, seed
+        self.truth, self.expert = evidence.ode_experts(simulator)
         self.folder = path / f"seed-{seed}"
         self.columns: dict[str, Any] = {
             "experiment": name,
-            "problem": simulator.truth.name,
+            "problem": simulator.problem or simulator.truth.name,
             "variant": simulator.variant,
             "seed": seed,
         }
@@ -187,47 +240,83 @@ class _Seed:
                 self.simulator, self.models, self.histories, self.inferred, self.train, self.tests
             )
             write_store(self.folder.parent / "diagnostics.zarr", groups, overwrite=True)
+            store = {"train": self.train, "valid": self.valid}
+            write_store(self.folder.parent / "data.zarr", store, overwrite=True)
         return self.rows
 
     # -- training -----------------------------------------------------------------------------
 
     def _train_all(self) -> None:
-        cfg, expert = self.cfg, self.simulator.expert
-        seed = rng.seed_of(self.seed, "weights")
-        hybrid = APHYNITY(expert, residual=cfg.residual, seed=seed)
-        alone = APHYNITY(expert, residual=None, seed=seed)
+        cfg, expert = self.cfg, self.expert
+        shared: dict[str, Any] = {
+            "encoder": cfg.encoder,
+            "seed": rng.seed_of(self.seed, "weights"),
+        }
+        alone = APHYNITY(expert, residual=None, **shared)
         network = NeuralODE(
-            expert.states, z_dim=len(expert.params) + 1, hidden=cfg.residual.hidden, seed=seed
+            expert.states,
+            z_dim=len(expert.params) + cfg.z_a_dim,
+            hidden=cfg.residual.hidden,
+            inputs=expert.inputs,
+            space=expert.space,
+            **shared,
         )
-        stages, more = cfg.stages, self._further()
-        self._fit("expert_only", alone, self.train, (*stages, more))
+        more = _further(cfg.stages, cfg.supervised)
+        self._fit("expert_only", alone, self.train, (*cfg.stages, more))
         every = dataclasses.replace(more, trains="all")
-        self._fit("network_only", network, self.train, (*stages, every))
-        base = self._fit("base", hybrid, self.train, stages)
-        self._fit("aphynity", base, self.train, (more,))
-        augmenter = expert_augment(base, self.train, spread=cfg.spread)
-        self._fit("aphynity+", base, augmenter, (cfg.supervised,))
-        del self.models["base"]
-        before = self.histories.pop("base")
-        for name in ("aphynity", "aphynity+"):
-            self.histories[name] = before.then(self.histories[name])
+        self._fit("network_only", network, self.train, (*cfg.stages, every))
+        shared["z_a_dim"] = cfg.z_a_dim
+        hybrid = APHYNITY(expert, residual=cfg.residual, **shared)
+        self._both_forms("aphynity", hybrid, cfg.stages, cfg.supervised)
+        if cfg.hvae_stages:
+            shared["residual"] = dataclasses.replace(cfg.residual, constant=True)
+            vae = HybridVAE(expert, regularisers=cfg.regularisers, **shared)
+            self._both_forms("hvae", vae, cfg.hvae_stages, cfg.hvae_supervised)
+            if cfg.ablation:
+                self._ablate(shared)
 
-    def _further(self) -> Stage:
-        """Return the stage that gives the plain form its equal number of encoder updates."""
-        last, supervised = self.cfg.stages[-1], self.cfg.supervised
-        return dataclasses.replace(
-            last,
-            trains="encoder",
-            steps=supervised.steps,
-            batch_size=supervised.batch_size,
-            learning_rate=last.learning_rate / 3,
+    def _ablate(self, shared: dict[str, Any]) -> None:
+        """Train the hybrid VAE with and without regularisers where they alone identify z_e.
+
+        The default residual, linear in its one latent and silent in exact equations, does much of
+        that by itself; so both have the general residual of the publications.
+        """
+        expert, cfg = self.expert, self.cfg
+        general = Residual(
+            hidden=cfg.residual.hidden, linear_in_z_a=False, acts_on=expert.state_names
         )
+        for name, weights in zip(
+            ABLATION, (cfg.regularisers, Regularisers(0.0, 0.0, 0.0)), strict=True
+        ):
+            vae = HybridVAE(expert, **{**shared, "residual": general}, regularisers=weights)
+            self._fit(name, vae, self.train, cfg.hvae_stages)
+
+    def _both_forms(
+        self, name: str, hybrid: HybridModel, stages: tuple[Stage, ...], supervised: Stage
+    ) -> None:
+        """Train a hybrid, then its plain form as long as its augmented form."""
+        base = self._fit("base", hybrid, self.train, stages, f"{name}-base")
+        plain = _further(stages, supervised)
+        self._fit(name, base, self.train, (plain,))
+        augmenter = expert_augment(base, self.train, spread=self.cfg.spread)
+        self._fit(f"{name}+", base, augmenter, (supervised,))
+        del self.models["base"]
+        before, (updates, seconds) = self.histories.pop("base"), self.cost.pop("base")
+        for form in (name, f"{name}+"):
+            self.histories[form] = before.then(self.histories[form])
+            more = self.cost[form]
+            self.cost[form] = updates + more[0], seconds + more[1]
 
     def _fit(
-        self, name: str, model: HybridModel, data: Any, stages: tuple[Stage, ...]
+        self,
+        name: str,
+        model: HybridModel,
+        data: Any,
+        stages: tuple[Stage, ...],
+        file: str | None = None,
     ) -> HybridModel:
         start = time.perf_counter()
-        checkpoint = self.folder / "checkpoints" / name
+        checkpoint = self.folder / "checkpoints" / (file or name)
         shown = _while_parent_lives() if multiprocessing.parent_process() else None
         with bar(shown, f"seed {self.seed}: {name}") as tell:
             trained, history = fit(
@@ -244,16 +333,19 @@ class _Seed:
         return trained
 
     def _costs(self) -> None:
-        """Note updates and training time of every learner, those before augmentation included."""
-        before = self.cost.pop("base")
+        """Note updates and training time of every learner."""
         for name, (updates, seconds) in self.cost.items():
-            if name in ("aphynity", "aphynity+"):
-                updates, seconds = updates + before[0], seconds + before[1]
             figures = {"updates": (float(updates), "1"), "training_time": (seconds, "s")}
             self.rows += [
-                Row(learner=name, metric=m, value=v, unit=u, **self.columns).asdict()
+                Row(metric=m, value=v, unit=u, **self._named(name)).asdict()
                 for m, (v, u) in figures.items()
             ]
+
+    def _named(self, name: str) -> dict[str, Any]:
+        """Return the columns of a learner; those of the ablation are variants of it."""
+        learner, _, what = name.partition(", ")
+        variant = ", ".join(filter(None, [self.columns["variant"], what]))
+        return {**self.columns, "learner": learner, "variant": variant}
 
     # -- tests --------------------------------------------------------------------------------
 
@@ -263,34 +355,33 @@ class _Seed:
             inferred = model.infer(to_batch(data))
             self._score(name, shift, data, inferred)
         if self.cfg.refined:
-            refined = refine(self.models["aphynity+"], data)
-            self._score("aphynity+", shift, data, refined)
+            for name in ("aphynity+", "hvae+"):
+                if name in self.models:
+                    refined = refine(self.models[name], data)
+                    self._score(name, shift, data, refined)
             self._true_model(shift, data)
 
     def _score(self, name: str, shift: str, data: xr.Dataset, inferred: Inferred) -> None:
         self.inferred[name if inferred.inference == "amortised" else f"{name} refined", shift] = (
             inferred
         )
-        self.rows += evaluate(
-            self.models[name], data, inferred=inferred, learner=name, **self.columns
-        )
+        self.rows += evaluate(self.models[name], data, inferred=inferred, **self._named(name))
 
     def _true_model(self, shift: str, data: xr.Dataset) -> None:
         """Score a least-squares fit of the whole truth, started at the true parameters."""
-        sim = self.simulator
-        batch = to_batch(data, sim.truth).to(torch.float64)
-        model = APHYNITY(sim.truth, residual=None).to(torch.float64)
+        batch = to_batch(data, self.truth).to(torch.float64)
+        model = APHYNITY(self.truth, residual=None).to(torch.float64)
         model.bind(batch, self.window)
         none = batch.y.new_zeros(len(batch), 0)
-        known = torch.stack([torch.as_tensor(data[n].values) for n in sim.truth.param_names], -1)
+        known = torch.stack([torch.as_tensor(data[n].values) for n in self.truth.param_names], -1)
         fitted = refine(model, batch, start=Inferred(known, none, batch.x))
         predicted = model.predict(None, batch.t, given=fitted)
-        shared = [sim.truth.param_names.index(n) for n in sim.expert.param_names]
+        shared = [self.truth.param_names.index(n) for n in self.expert.param_names]
         shown = dataclasses.replace(fitted, z_e=fitted.z_e[:, shared])
         predicted = dataclasses.replace(predicted, inferred=shown)
-        batch = to_batch(data, sim.expert)
+        batch = to_batch(data, self.expert)
         columns = {**describe_test(batch, data.attrs), **self.columns, "learner": "true_model"}
         fallback = self.models["aphynity"].state_mean.double()
         self.rows += score(
-            predicted, batch, self.window, fallback, sim.expert.param_names, **columns
+            predicted, batch, self.window, fallback, self.expert.param_names, **columns
         )

@@ -16,16 +16,27 @@ if TYPE_CHECKING:
     from hybridgen.augmentation import Augmenter, expert_augment
     from hybridgen.batch import Batch, Sampler
     from hybridgen.checkpoint import load_model, save_model
+    from hybridgen.diagnostics import identifiability, misspecification
     from hybridgen.evaluation import evaluate
-    from hybridgen.expert import ODEExpert
+    from hybridgen.expert import Expert, ODEExpert
     from hybridgen.integrate import Solution, Status, odeint, solve
-    from hybridgen.io import open_store, write_store
-    from hybridgen.models import APHYNITY, NeuralODE, Residual
-    from hybridgen.noise import GaussianNoise
+    from hybridgen.models import (
+        APHYNITY,
+        Convolutional,
+        GlobalParameters,
+        HybridVAE,
+        NeuralODE,
+        Regularisers,
+        Residual,
+    )
+    from hybridgen.noise import GaussianNoise, LogNormalNoise
     from hybridgen.params import Param, State
+    from hybridgen.reading import from_pandas, from_xarray, read_csv, read_netcdf
     from hybridgen.refinement import refine
     from hybridgen.shift import Shift
     from hybridgen.simulator import Simulator
+    from hybridgen.splitting import check_disjoint, split_runs, split_time
+    from hybridgen.store import open_store, write_store
     from hybridgen.testing import check_expert
     from hybridgen.train import FitConfig, Stage, fit
 
@@ -33,11 +44,17 @@ __all__ = [
     "APHYNITY",
     "Augmenter",
     "Batch",
+    "Convolutional",
+    "Expert",
     "FitConfig",
     "GaussianNoise",
+    "GlobalParameters",
+    "HybridVAE",
+    "LogNormalNoise",
     "NeuralODE",
     "ODEExpert",
     "Param",
+    "Regularisers",
     "Residual",
     "Sampler",
     "Shift",
@@ -47,16 +64,25 @@ __all__ = [
     "State",
     "Status",
     "__version__",
+    "check_disjoint",
     "check_expert",
     "evaluate",
     "expert_augment",
     "fit",
+    "from_pandas",
+    "from_xarray",
+    "identifiability",
     "load_model",
+    "misspecification",
     "odeint",
     "open_store",
+    "read_csv",
+    "read_netcdf",
     "refine",
     "save_model",
     "solve",
+    "split_runs",
+    "split_time",
     "write_store",
 ]
 
@@ -64,11 +90,17 @@ _MODULES = {
     "APHYNITY": "models",
     "Augmenter": "augmentation",
     "Batch": "batch",
+    "Convolutional": "models",
+    "Expert": "expert",
     "FitConfig": "train",
     "GaussianNoise": "noise",
+    "GlobalParameters": "models",
+    "HybridVAE": "models",
+    "LogNormalNoise": "noise",
     "NeuralODE": "models",
     "ODEExpert": "expert",
     "Param": "params",
+    "Regularisers": "models",
     "Residual": "models",
     "Sampler": "batch",
     "Shift": "shift",
@@ -77,17 +109,26 @@ _MODULES = {
     "Stage": "train",
     "State": "params",
     "Status": "integrate",
+    "check_disjoint": "splitting",
     "check_expert": "testing",
     "evaluate": "evaluation",
     "expert_augment": "augmentation",
     "fit": "train",
+    "from_pandas": "reading",
+    "from_xarray": "reading",
+    "identifiability": "diagnostics",
     "load_model": "checkpoint",
+    "misspecification": "diagnostics",
     "odeint": "integrate",
-    "open_store": "io",
+    "open_store": "store",
+    "read_csv": "reading",
+    "read_netcdf": "reading",
     "refine": "refinement",
     "save_model": "checkpoint",
     "solve": "integrate",
-    "write_store": "io",
+    "split_runs": "splitting",
+    "split_time": "splitting",
+    "write_store": "store",
 }
 
 if not TYPE_CHECKING:  # so that a type checker sees misspelt names

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -32,8 +32,8 @@ from hybridgen import rng
 from hybridgen.batch import Batch
 from hybridgen.errors import ParameterError, TrainingError, UnsupportedError, nearest
 from hybridgen.io import to_batch, to_dataset
-from hybridgen.models import APHYNITY, HybridModel, Latents
-from hybridgen.noise import GaussianNoise, estimate_sd
+from hybridgen.models import HybridModel, Latents
+from hybridgen.noise import Noise
 from hybridgen.shift import Interval, check_support
 
 __all__ = ["Augmenter", "expert_augment"]
@@ -45,7 +45,7 @@ def expert_augment(
     ranges: Mapping[str, Interval] | None = None,
     *,
     spread: float = 1.3,
-    noise: GaussianNoise | None = None,
+    noise: Noise | None = None,
 ) -> Augmenter:
     """Return a sampler of trajectories that the hybrid simulates over wider ranges.
 
@@ -76,7 +76,7 @@ def expert_augment(
         >>> augmenter.draw(np.arange(4), root_seed=0).y.shape
         torch.Size([4, 50, 2])
     """
-    if not isinstance(model, APHYNITY):
+    if model.expert is None:
         raise UnsupportedError(
             f"expert augmentation needs a model with an expert, such as APHYNITY; "
             f"got {type(model).__name__}."
@@ -87,16 +87,20 @@ def expert_augment(
     batch = batch.window(int(model.window))
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
     with torch.no_grad():
-        z_a = frozen.encode(batch).z_a
+        latents = frozen.encode_all(batch)
+        x0 = frozen.initial(batch, latents)
     if noise is None:
-        noise = GaussianNoise(tuple(estimate_sd(batch.y).tolist()))
-    return Augmenter(frozen, batch, z_a, _ranges(model, ranges), spread, noise)
+        level = tuple(frozen.noise_level(batch).flatten().tolist())
+        noise = replace(frozen.noise, sd=level)
+    latents = latents._replace(x0=x0)
+    axes = _axes(data, model.space)
+    return Augmenter(frozen, batch, latents, _ranges(model, ranges), spread, noise, *axes)
 
 
 def _ranges(
-    model: APHYNITY, given: Mapping[str, Interval] | None
+    model: HybridModel, given: Mapping[str, Interval] | None
 ) -> dict[str, tuple[float, float]]:
-    params = model.expert.params if model.expert else ()
+    params = model.params
     given = dict(given or {})
     for name in given:
         if name not in [p.name for p in params]:
@@ -115,6 +119,18 @@ def _ranges(
     return ranges
 
 
+def _axes(data: xr.Dataset | Batch, space: int) -> tuple[str, dict[str, NDArray[np.float64]]]:
+    """Return the unit of time, and the spatial coordinates: pixels where the data have none."""
+    if isinstance(data, Batch):
+        names = ("z", "y", "x")[3 - space :] if space else ()
+        sizes = data.y.shape[3:]
+        return "1", {k: np.arange(n, dtype=float) for k, n in zip(names, sizes, strict=True)}
+    name = "time" if "time" in data.coords else "t"
+    fields = [v for v in data.data_vars.values() if v.attrs.get("role") == "state"]
+    names = tuple(str(d) for d in fields[0].dims[2:]) if fields else ()
+    return str(data[name].attrs.get("units", "1")), {k: data[k].values for k in names}
+
+
 @dataclass(frozen=True, eq=False)
 class Augmenter:
     """A sampler of the hybrid's own trajectories; made by `expert_augment`.
@@ -122,59 +138,87 @@ class Augmenter:
     Arguments:
         model: The frozen hybrid.
         data: The observed windows of the training trajectories.
-        z_a: Their encodings, with shape `(B, D)`.
+        latents: What the hybrid infers of them, initial states included.
         ranges: The interval of each expert parameter.
         spread: How much wider than its encodings `z_a` is drawn.
         noise: Observation noise.
+        time_unit: The unit of the times.
+        grid: Coordinates of the spatial axes by name.
     """
 
-    model: APHYNITY
+    model: HybridModel
     data: Batch
-    z_a: Tensor
+    latents: Latents
     ranges: Mapping[str, Interval]
     spread: float
-    noise: GaussianNoise
+    noise: Noise
+    time_unit: str = "1"
+    grid: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @torch.no_grad()
     def draw(self, indices: NDArray[np.int64], root_seed: int) -> Batch:
         """Simulate the augmented members with these indices.
+
+        A member is observed like the training trajectory whose start it takes: at its times,
+        with its inputs and its gaps.
 
         Arguments:
             indices: Member indices, with shape `(N,)`.
             root_seed: The seed of the study.
 
         Returns:
-            Noisy and clean trajectories with exact `z_e` and `z_a`, in the model's dtype.
+            Noisy and clean trajectories with exact `z_e` and `z_a`, in the model's dtype, and
+            their distances from the parameters that were inferred of the training data.
         """
-        x0, t, latents = self._start(indices, root_seed)
-        solution = self.model.rollout(x0, t, latents, substeps=self.schedule)
-        y = self.noise.add(solution.y, root_seed=root_seed, stream="noise", indices=indices)
+        like, latents = self._start(indices, root_seed)
+        x0 = self.model.initial(like, latents)
+        solution = self.model.rollout(
+            x0, like.t, self.model.driven(latents, like), substeps=self.schedule
+        )
+        space = self.model.space
+        y = self.noise.add(
+            solution.y, root_seed=root_seed, stream="noise", indices=indices, space=space
+        )
         return Batch(
-            t=t,
-            y=y,
-            clean=solution.y,
+            t=like.t,
+            y=y if like.mask is None else torch.where(like.mask, y, torch.nan),
+            mask=like.mask,
+            u=like.u,
+            clean=None if space else solution.y,
             z_e=latents.z_e,
             z_a=latents.z_a,
             status=solution.status,
             t_reached=solution.t_reached,
+            distance=self._distance(latents.z_e),
         )
 
     @cached_property
     def schedule(self) -> Tensor:
         """Substeps of each interval, measured on fixed members, so that no batch picks its own."""
         with torch.no_grad():
-            return self.model.rollout(*self._start(np.arange(64), root_seed=0)).substeps
+            like, latents = self._start(np.arange(64), root_seed=0)
+            x0 = self.model.initial(like, latents)
+            return self.model.rollout(x0, like.t, self.model.driven(latents, like)).substeps
 
-    def _start(self, indices: NDArray[np.int64], root_seed: int) -> tuple[Tensor, Tensor, Latents]:
-        """Draw initial states `(N, C)`, times and latents."""
+    def _start(self, indices: NDArray[np.int64], root_seed: int) -> tuple[Batch, Latents]:
+        """Draw latents, and the training trajectories that give start, times and inputs."""
+        z_a = self.latents.z_a
         u = torch.from_numpy(rng.uniform(root_seed, "augment", indices, 2 + len(self.ranges)))
-        pick_x, pick_z = (u[:, :2] * len(self.data)).long().to(self.z_a.device).unbind(-1)
-        low, high = (self.z_a.new_tensor([r[i] for r in self.ranges.values()]) for i in (0, 1))
-        z_e = low + (high - low) * u[:, 2:].to(self.z_a)
-        centre = self.z_a.mean(0)
-        z_a = centre + self.spread * (self.z_a[pick_z] - centre)
-        t = self.data.t if self.data.t.ndim == 1 else self.data.t[pick_x]
-        return self.data.x[pick_x], t, Latents(z_e, z_a)
+        pick_x, pick_z = (u[:, :2] * len(self.data)).long().to(z_a.device).unbind(-1)
+        low, high = (z_a.new_tensor([r[i] for r in self.ranges.values()]) for i in (0, 1))
+        z_e = low + (high - low) * u[:, 2:].to(z_a)
+        centre = z_a.mean(0)
+        drawn = centre + self.spread * (z_a[pick_z] - centre)
+        x0 = None if self.latents.x0 is None else self.latents.x0[pick_x]
+        return self.data[pick_x], Latents(z_e, drawn, x0)
+
+    def _distance(self, z_e: Tensor) -> Tensor:
+        """Return distances from the interval of the training encodings, in its widths."""
+        low, high = self.latents.z_e.amin(0), self.latents.z_e.amax(0)
+        # of a single system all encodings are one; its unit is then the valid range
+        valid = z_e.new_tensor([p.high - p.low for p in self.model.params])
+        width = torch.where(high - low > 1e-3 * valid, high - low, valid)
+        return (torch.maximum(low - z_e, z_e - high).clamp_min(0.0) / width).amax(-1)
 
     def describe(self) -> dict[str, Any]:
         """Return the names, units and attributes of what `draw` draws."""
@@ -183,8 +227,11 @@ class Augmenter:
         attrs |= {f"range_{k}": f"[{a}, {b}]" for k, (a, b) in self.ranges.items()}
         return {
             "states": self.model.states,
-            "params": expert.params if expert else (),
-            "z_a": tuple(f"z_a_{i}" for i in range(self.z_a.shape[-1])),
+            "params": self.model.params,
+            "z_a": tuple(f"z_a_{i}" for i in range(self.latents.z_a.shape[-1])),
+            "inputs": expert.inputs if expert else (),
+            "time_unit": self.time_unit,
+            "grid": self.grid,
             "attrs": {**attrs, "window": int(self.model.window)},
         }
 

@@ -22,9 +22,10 @@ class Batch:
 
     Arguments:
         t: Times, in time units, with shape `(T,)` or `(B, T)`.
-        y: Observed states, with shape `(B, T, C, *S)`.
+        y: Observed states, with shape `(B, T, C, *S)`; NaN where nothing was observed.
         mask: True where `y` was observed, with the shape of `y`; None means everywhere.
-        z_e: True expert parameters, with shape `(B, P)`, where they are known.
+        u: Inputs at the times, with shape `(B, T, U)`.
+        z_e: True expert parameters, with shape `(B, P)`; NaN where they are not known.
         z_a: True or drawn augmentation latents, with shape `(B, D)`, where they are known.
         clean: States without observation noise, with the shape of `y`, where they are known.
         status: Status codes of the simulation, with shape `(B,)`.
@@ -43,6 +44,7 @@ class Batch:
     t: Tensor
     y: Tensor
     mask: Tensor | None = None
+    u: Tensor | None = None
     z_e: Tensor | None = None
     z_a: Tensor | None = None
     clean: Tensor | None = None
@@ -81,9 +83,13 @@ class Batch:
         """Keep the first `points` times; all of them for None."""
         if points is None or points >= self.y.shape[1]:
             return self
-        timed = ("y", "mask", "clean")
+        return self.between(0, points)
+
+    def between(self, start: int, stop: int) -> Batch:
+        """Keep the times with indices from `start` up to, not including, `stop`."""
+        timed, part = ("y", "mask", "u", "clean"), slice(start, stop)
         return self._map(
-            lambda k, v: v[..., :points] if k == "t" else v[:, :points] if k in timed else v
+            lambda k, v: v[..., part] if k == "t" else v[:, part] if k in timed else v
         )
 
     def to(self, like: torch.device | torch.dtype | Tensor | str) -> Batch:

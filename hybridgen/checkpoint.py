@@ -13,7 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,31 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from hybridgen.config import from_mapping
 from hybridgen.errors import CheckpointError
-from hybridgen.expert import ODEExpert
+from hybridgen.expert import AnyExpert, Expert, ODEExpert
 from hybridgen.files import write_bytes_atomic, write_text_atomic
-from hybridgen.models import APHYNITY, Convolutional, HybridModel, NeuralODE, Residual
+from hybridgen.models import (
+    APHYNITY,
+    Convolutional,
+    GlobalParameters,
+    HybridModel,
+    HybridVAE,
+    NeuralODE,
+    Regularisers,
+    Residual,
+)
+from hybridgen.noise import GaussianNoise, LogNormalNoise
 from hybridgen.params import State
 from hybridgen.version import __version__
 
 __all__ = ["describe_model", "load_model", "load_state", "save_model", "save_state"]
+
+# what the settings of a model are made of
+_SETTINGS: dict[str, type] = {
+    c.__name__: c for c in (Convolutional, GlobalParameters, Regularisers, Residual)
+}
+_PLAIN: dict[str, type] = {c.__name__: c for c in (GaussianNoise, LogNormalNoise, State)}
 
 
 def save_state(
@@ -129,7 +146,7 @@ def save_model(path: str | os.PathLike[str], model: HybridModel) -> Path:
 def describe_model(model: HybridModel) -> dict[str, Any]:
     """Return the class, settings and expert of a model, as JSON holds them."""
     settings = {
-        k: asdict(v) if isinstance(v, (Residual, Convolutional)) else v
+        k: tuple(map(_kind, v)) if isinstance(v, tuple) else _kind(v)
         for k, v in model.config.items()
     }
     described = {
@@ -143,26 +160,38 @@ def describe_model(model: HybridModel) -> dict[str, Any]:
     return json.loads(json.dumps(described))
 
 
-def _declaration(expert: ODEExpert) -> dict[str, Any]:
+def _kind(value: Any) -> Any:
+    """Return a setting as a table that says of which kind it is, or a plain value as it is."""
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    return {"kind": type(value).__name__, **asdict(value)}
+
+
+def _declaration(expert: AnyExpert) -> dict[str, Any]:
     return {
         "name": expert.name,
         "where": _where(expert),
         "states": [asdict(s) for s in expert.states],
         "params": [asdict(p) for p in expert.params],
+        "inputs": [asdict(i) for i in expert.inputs],
+        "space": expert.space,
+        "axis": None if isinstance(expert, ODEExpert) else asdict(expert.axis),
     }
 
 
-def _where(expert: ODEExpert) -> str | None:
+def _where(expert: AnyExpert) -> str | None:
     """Return `module:attribute` of an expert that ships with hybridgen, else None."""
-    name = expert.field.__module__
+    name = getattr(expert.function, "__module__", "")
     if not name.startswith("hybridgen."):
         return None
     members = vars(sys.modules[name])
-    found = [k for k, v in members.items() if isinstance(v, ODEExpert) and v == expert]
+    found = [k for k, v in members.items() if isinstance(v, (Expert, ODEExpert)) and v == expert]
+    simulators = members.get("variants", {})
+    found += [f"variants.{k}" for k, v in simulators.items() if v.expert == expert]
     return f"{name}:{found[0]}" if found else None
 
 
-def load_model(path: str | os.PathLike[str], expert: ODEExpert | None = None) -> HybridModel:
+def load_model(path: str | os.PathLike[str], expert: AnyExpert | None = None) -> HybridModel:
     """Read a trained model.
 
     Arguments:
@@ -181,16 +210,13 @@ def load_model(path: str | os.PathLike[str], expert: ODEExpert | None = None) ->
     described = meta.get("model")
     if described is None:
         raise CheckpointError(f"{path} is the state of a training run, not a model.")
-    settings = dict(described["settings"])
-    settings["encoder"] = Convolutional(**settings["encoder"])
+    settings = {k: _setting(path, v) for k, v in described["settings"].items()}
     if described["class"] == "NeuralODE":
-        settings["hidden"] = tuple(settings["hidden"])
         states = tuple(State(**s) for s in described["states"])
         model: HybridModel = NeuralODE(states, **settings)
     else:
-        residual = settings["residual"]
-        settings["residual"] = None if residual is None else _residual(residual)
-        model = APHYNITY(_expert(path, described["expert"], expert), **settings)
+        hybrid: Any = HybridVAE if described["class"] == "HybridVAE" else APHYNITY
+        model = hybrid(_expert(path, described["expert"], expert), **settings)
     model = model.to(getattr(torch, described["dtype"]))
     model.learner = described["learner"]
     try:
@@ -200,18 +226,22 @@ def load_model(path: str | os.PathLike[str], expert: ODEExpert | None = None) ->
     return model
 
 
-def _residual(settings: dict[str, Any]) -> Residual:
-    acts_on = settings["acts_on"]
-    return Residual(
-        hidden=tuple(settings["hidden"]),
-        linear_in_z_a=settings["linear_in_z_a"],
-        acts_on=None if acts_on is None else tuple(acts_on),
-    )
+def _setting(path: str | os.PathLike[str], value: Any) -> Any:
+    """Return a setting from its JSON form: tables say of which kind they are."""
+    if isinstance(value, list):
+        return tuple(_setting(path, v) for v in value)
+    if not isinstance(value, dict):
+        return value
+    values = dict(value)
+    kind = values.pop("kind", None)
+    if kind in _PLAIN:
+        return _PLAIN[kind](**values)
+    if kind in _SETTINGS:
+        return from_mapping(_SETTINGS[kind], values, source=str(path))
+    raise CheckpointError(f"{path} has settings of an unknown kind {kind!r}.")
 
 
-def _expert(
-    path: str | os.PathLike[str], stated: dict[str, Any], given: ODEExpert | None
-) -> ODEExpert:
+def _expert(path: str | os.PathLike[str], stated: dict[str, Any], given: AnyExpert | None) -> Any:
     if given is None:
         where = stated["where"]
         if where is None or not where.startswith("hybridgen."):
@@ -220,9 +250,11 @@ def _expert(
                 "pass it: load_model(path, expert=...)."
             )
         module, attribute = where.split(":")
-        given = getattr(importlib.import_module(module), attribute)
+        members = vars(importlib.import_module(module))
+        variant = attribute.removeprefix("variants.")
+        given = members[attribute] if attribute == variant else members["variants"][variant].expert
     declared = json.loads(json.dumps(_declaration(given)))
-    for key in ("states", "params"):
+    for key in ("states", "params", "inputs", "space", "axis"):
         if declared[key] != stated[key]:
             raise CheckpointError(
                 f"{path} was trained with {key} {stated[key]}, but the expert declares "

@@ -14,6 +14,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "ExpertError",
+    "GradientError",
     "HybridgenError",
     "OutputExistsError",
     "ParameterError",
@@ -39,6 +40,10 @@ class ShapeError(HybridgenError, ValueError):
 
 class ExpertError(HybridgenError, TypeError):
     """A user's expert function does not keep its contract."""
+
+
+class GradientError(HybridgenError, TypeError):
+    """A gradient was asked of an expert that has none: a black box, or one written in numpy."""
 
 
 class ShiftError(HybridgenError, ValueError):

@@ -32,7 +32,15 @@ from hybridgen.errors import DataError
 from hybridgen.io import to_batch
 from hybridgen.models import HybridModel, Inferred, Prediction
 
-__all__ = ["Row", "aggregate", "describe_test", "evaluate", "mean_baseline", "score"]
+__all__ = [
+    "Row",
+    "aggregate",
+    "describe_test",
+    "evaluate",
+    "mean_baseline",
+    "score",
+    "squared_error",
+]
 
 
 @dataclass(frozen=True)
@@ -152,29 +160,57 @@ def score(
         params: Names of the P parameters.
         columns: Other columns of the rows.
     """
-    y = batch.y.to(predicted.y)
     failed = ~predicted.y.isfinite().flatten(1).all(1)
-    filled = torch.where(predicted.y.isfinite().all(-1, keepdim=True), predicted.y, fallback)
-    error = (filled - y)[:, window - 1 :].double().pow(2)
-    if batch.mask is not None:
-        error = torch.where(batch.mask[:, window - 1 :], error, 0.0)
-    summed = error.sum(-1).mean(1).cpu().numpy()
+    summed, size = squared_error(predicted.y, batch, window, fallback)
     columns = {"inference": predicted.inferred.inference, **columns}
     rows = [
         _row("log_mse_summed", _log, summed, "nat", columns),
-        _row("log_mse", _log, summed / y.shape[-1], "nat", columns),
+        _row("log_mse", _log, summed / size, "nat", columns),
         Row(metric="failed", value=float(failed.sum()), unit="1", **columns).asdict(),
     ]
     if batch.z_e is not None and params:
         truth = batch.z_e.to(predicted.inferred.z_e).double()
         relative = 100.0 * ((predicted.inferred.z_e - truth) / truth).abs().cpu().numpy()
-        for name, column in [*zip(params, relative.T, strict=True), ("mean", relative.mean(1))]:
+        known = [i for i in range(len(params)) if np.isfinite(relative[:, i]).all()]
+        if not known:
+            return rows
+        named = [(params[i], relative[:, i]) for i in known]
+        relative = relative[:, known]
+        for name, column in [*named, ("mean", relative.mean(1))]:
             rows.append(_row("relative_error", None, column, "%", {**columns, "parameter": name}))
         median = _row(
             "relative_error_median", None, np.median(relative.mean(1))[None], "%", columns
         )
         rows.append(median)
     return rows
+
+
+def squared_error(
+    y: Tensor, batch: Batch, window: int, fallback: Tensor
+) -> tuple[NDArray[np.float64], int]:
+    """Return the squared error of a forecast, summed over the state.
+
+    Arguments:
+        y: Predicted trajectories, with shape `(B, T, C, *S)`.
+        batch: The test trajectories; times at which nothing was observed do not count.
+        window: How many points were observed; scores start at the last of them.
+        fallback: What stands in where a prediction is not finite, with shape `(C, *1)`.
+
+    Returns:
+        Means over time in squared state units, with shape `(B',)`, without members of which
+        nothing was observed; and how many values a state has.
+    """
+    axes = tuple(range(2, y.ndim))
+    filled = torch.where(y.isfinite().all(axes, keepdim=True), y, fallback.to(y))
+    error = (filled - batch.y.to(y))[:, window - 1 :].double().pow(2)
+    size = y[0, 0].numel()
+    if batch.mask is None:
+        return error.sum(axes).mean(1).cpu().numpy(), size
+    mask = batch.mask[:, window - 1 :]
+    summed = torch.where(mask, error, 0.0).sum(axes)
+    times = mask.flatten(2).any(-1).sum(1)
+    members = times > 0
+    return (summed.sum(1)[members] / times[members]).cpu().numpy(), size
 
 
 def _log(x: float) -> float:
@@ -213,7 +249,8 @@ def mean_baseline(
         columns: Other columns of the rows.
     """
     batch = to_batch(data)
-    mean = to_batch(train).y.mean((0, 1))
+    seen = to_batch(train).y
+    mean = seen.nanmean((0, 1, *range(3, seen.ndim)), keepdim=True)[0, 0]
     y = mean.expand_as(batch.y).clone()
     zero = batch.y.new_zeros(len(batch), 0)
     inferred = Inferred(zero, zero, batch.x, inference="none")

@@ -187,22 +187,24 @@ def expert_of(value: Any, name: str) -> Any:
     """Return the expert that an object is, or holds.
 
     Arguments:
-        value: An ODEExpert, or a Simulator, whose expert is meant.
+        value: An ODEExpert or an Expert, or a Simulator, whose expert is meant.
         name: What to call the object in an error message.
 
     Raises:
         ExpertError: If it is neither; a plain function is told how to become one.
     """
-    from hybridgen.expert import ODEExpert
+    from hybridgen.expert import Expert, ODEExpert
     from hybridgen.simulator import Simulator
 
     if isinstance(value, Simulator):
         return value.expert
-    if isinstance(value, ODEExpert):
+    if isinstance(value, (ODEExpert, Expert)):
         return value
     if inspect.isroutine(value):
         raise ExpertError(
             f"{name} is a plain function; declare what its numbers mean: "
             f"ODEExpert({name}, states=(State('y', 'm'),), params=(Param('k', '1/s', 0, 1),))."
         )
-    raise ExpertError(f"{name} is a {type(value).__name__}; name an ODEExpert or a Simulator.")
+    raise ExpertError(
+        f"{name} is a {type(value).__name__}; name an ODEExpert or a Simulator (or an Expert)."
+    )

@@ -42,6 +42,7 @@ class Param:
         unit: Its unit, such as `"rad/s"`; `"1"` for a pure number.
         low: Lower end of the valid range, in `unit`.
         high: Upper end of the valid range, in `unit`.
+        known: Whether it is given with the data of each run, so that nothing infers it.
 
     Raises:
         ParameterError: If the name is no identifier or the range is empty or not finite.
@@ -55,6 +56,7 @@ class Param:
     unit: str
     low: float
     high: float
+    known: bool = False
 
     def __post_init__(self) -> None:
         _check_name("parameter", self.name)
@@ -75,9 +77,12 @@ class State:
         observed: Whether data hold it.
         exact: Whether the expert's own equation for it is trusted (theta' = omega), so that no
             network acts on it.
+        low: Lower end of the range where it may be at the start, in `unit`; needed where no data
+            hold it.
+        high: Upper end of that range, in `unit`.
 
     Raises:
-        ParameterError: If the name is no identifier.
+        ParameterError: If the name is no identifier, or a state that is not observed has no range.
 
     Example:
         >>> State("theta", "rad", exact=True).observed
@@ -88,9 +93,31 @@ class State:
     unit: str
     observed: bool = True
     exact: bool = False
+    low: float | None = None
+    high: float | None = None
 
     def __post_init__(self) -> None:
         _check_name("state", self.name)
+        if self.low is None and self.high is None and self.observed:
+            return
+        low, high = (math.nan if v is None else v for v in (self.low, self.high))
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ParameterError(
+                f"state {self.name!r} has the range [{self.low}, {self.high}]; a state that is "
+                "not observed needs one, and it takes two finite numbers: "
+                f"State({self.name!r}, {self.unit!r}, observed=False, low=..., high=...)."
+            )
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The range where the state may be at the start, in `unit`.
+
+        Raises:
+            ParameterError: If none was declared.
+        """
+        if self.low is None or self.high is None:
+            raise ParameterError(f"state {self.name!r} has no range; declare low= and high=.")
+        return self.low, self.high
 
 
 class Values(SimpleNamespace):

@@ -42,6 +42,7 @@ Row = Mapping[str, Any]
 _NAMES = {
     "mean": ("mean baseline", "#777777", ""),
     "expert_only": ("expert only", "#E69F00", "s"),
+    "expert_only refined": ("expert only refined", "#B36B00", "X"),
     "network_only": ("network only", "#CC79A7", "^"),
     "aphynity": ("APHYNITY", "#56B4E9", "v"),
     "aphynity refined": ("APHYNITY refined", "#7A5195", "P"),
@@ -49,6 +50,7 @@ _NAMES = {
     "aphynity+ refined": ("APHYNITY+ refined", "#009E73", "D"),
     "hvae": ("HVAE", "#B8860B", "<"),
     "hvae+": ("HVAE+", "#D55E00", ">"),
+    "hvae+ refined": ("HVAE+ refined", "#7A1F00", "h"),
     "true_model": ("true-model fit", "#111111", ""),
 }
 _WORDS = {

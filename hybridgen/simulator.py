@@ -3,12 +3,17 @@
 The truth is an `ODEExpert` with all the physics. The expert has fewer parameters: those it shares
 with the truth are `z_e`, those that only the truth has are the true `z_a`. A support gives an
 interval for every parameter of the truth and for every initial state; members are drawn
-uniformly from it, each by its index alone.
+uniformly from it, each by its index alone. A field draws every point of the grid for itself. A
+driven system is integrated with its inputs as a function of time; data hold their samples.
+
+Where truth and expert are no differential equations but an `Expert`, nothing is integrated and
+nothing starts anywhere: the times are the points of their axis.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -21,14 +26,17 @@ from torch import Tensor
 
 from hybridgen import io, rng
 from hybridgen.batch import Batch
-from hybridgen.errors import ParameterError, ShiftError, nearest
-from hybridgen.expert import ODEExpert
-from hybridgen.integrate import Solution, solve
-from hybridgen.noise import GaussianNoise
+from hybridgen.errors import ParameterError, ShapeError, ShiftError, nearest
+from hybridgen.expert import Expert, ODEExpert
+from hybridgen.integrate import Solution, Status, solve
+from hybridgen.noise import GaussianNoise, Noise
 from hybridgen.params import check_range
 from hybridgen.shift import Interval, Shift, check_support, distance
 
 __all__ = ["Simulator"]
+
+_CHUNK = 2**17
+"""How many numbers the state has of the members that are integrated at once: a cache full."""
 
 
 @dataclass(frozen=True)
@@ -37,21 +45,25 @@ class Simulator:
 
     Arguments:
         truth: The whole physics.
-        expert: The part that the scientist knows; its states are those of the truth and its
-            parameters are among those of the truth.
-        support: The training interval of each parameter of the truth and of each initial state,
-            in their units. Equal ends fix a value.
+        expert: The part that the scientist knows; its states and inputs are those of the truth
+            and its parameters are among those of the truth.
+        support: The training interval of each parameter of the truth and, for an ODE, of each
+            initial state, in their units. Equal ends fix a value.
         times: The save times, with shape `(T,)`.
+        grid: The coordinates of each spatial axis by name, in the order of the axes.
+        inputs: The inputs u(t), a function of times `(T,)` that returns `(T, U)`.
         noise: The observation noise.
         shifts: The shifts by name.
         window: How many of the times are observed; the rest is to be forecast.
-        time_unit: The unit of `times`.
+        time_unit: The unit of `times`; that of the axis, where the truth is an `Expert`.
+        problem: The name of the system; by default that of the truth's function.
         variant: Which published form of the problem this is.
         rtol: Relative tolerance of the integration.
         atol: Absolute tolerance of the integration, in state units.
 
     Raises:
         ParameterError: If the expert's names are not the truth's, or a support is missing.
+        ShapeError: If the grid or the inputs do not have the shape that truth and expert declare.
         ShiftError: If a shift leaves the range where truth or expert are valid.
 
     Example:
@@ -61,14 +73,17 @@ class Simulator:
         {'sample': 3, 'time': 201, 'state': 2}
     """
 
-    truth: ODEExpert
-    expert: ODEExpert
+    truth: ODEExpert | Expert
+    expert: ODEExpert | Expert
     support: Mapping[str, Interval]
     times: NDArray[np.float64]
-    noise: GaussianNoise = GaussianNoise(0.0)
+    grid: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    inputs: Callable[[Tensor], Tensor] | None = None
+    noise: Noise = GaussianNoise(0.0)
     shifts: Mapping[str, Shift] = field(default_factory=dict)
     window: int | None = None
     time_unit: str = "s"
+    problem: str = ""
     variant: str = "default"
     rtol: float = 1e-8
     atol: float = 1e-8
@@ -76,6 +91,9 @@ class Simulator:
     shift: Shift | None = None
 
     def __post_init__(self) -> None:
+        if not self.problem:
+            object.__setattr__(self, "problem", self.truth.name)
+        self._check_kind()
         if self.expert.state_names != self.truth.state_names:
             raise ParameterError(
                 f"the expert has the states {self.expert.state_names}, the truth "
@@ -87,17 +105,66 @@ class Simulator:
                     f"the expert's parameter {name!r} is none of the truth's; "
                     f"{nearest(name, self.truth.param_names)}"
                 )
-        known = (*self.truth.param_names, *self.truth.state_names)
+        known = (*self.truth.param_names, *self.start_names)
         for name in self.support:
             if name not in known:
                 raise ParameterError(f"support has {name!r}; {nearest(name, known)}")
         for name in known:
             if name not in self.support:
                 raise ParameterError(f"support lacks {name!r}; give its interval (low, high).")
+        self._check_grid()
+        self._check_inputs()
         check_support(self.support, "the training support")
         self._check_valid("the training support", self.support)
         for shift in self.shifts.values():
             self._check_valid(f"shift {shift.name!r}", shift.apply(self.support))
+
+    def _check_kind(self) -> None:
+        """Check that truth and expert are of one kind, and take the unit of their axis."""
+        kinds = [type(e).__name__ for e in (self.truth, self.expert)]
+        if kinds[0] != kinds[1]:
+            raise ParameterError(
+                f"the truth is an {kinds[0]}, the expert an {kinds[1]}; give two of one kind."
+            )
+        if isinstance(self.truth, Expert) and isinstance(self.expert, Expert):
+            if self.truth.axis != self.expert.axis:
+                raise ParameterError(
+                    f"the expert has the axis {self.expert.axis}, the truth {self.truth.axis}; "
+                    "declare the same."
+                )
+            object.__setattr__(self, "time_unit", self.truth.axis.unit)
+
+    def _check_grid(self) -> None:
+        for who, expert in (("truth", self.truth), ("expert", self.expert)):
+            if expert.space != len(self.grid):
+                raise ShapeError(
+                    f"the {who} has space={expert.space} but the grid has the axes "
+                    f"{tuple(self.grid)}; give coordinates for each: grid={{'y': ..., 'x': ...}}."
+                )
+        for name, values in self.grid.items():
+            if np.ndim(values) != 1 or not len(values):
+                raise ShapeError(
+                    f"grid axis {name!r} has shape {np.shape(values)}; give coordinates (n,)."
+                )
+
+    def _check_inputs(self) -> None:
+        if self.expert.inputs != self.truth.inputs:
+            raise ParameterError(
+                f"the expert has the inputs {self.expert.inputs}, the truth {self.truth.inputs}; "
+                "declare the same inputs in the same order."
+            )
+        if (self.inputs is None) == bool(self.truth.inputs):
+            raise ParameterError(
+                f"the truth declares the inputs {tuple(i.name for i in self.truth.inputs)}, but "
+                f"inputs= is {self.inputs}; give a function of times (T,) that returns "
+                f"(T, {len(self.truth.inputs)}), or declare inputs=(State('V', 'V'),)."
+            )
+        t = torch.from_numpy(np.asarray(self.times, dtype=np.float64))
+        if self.inputs is not None and self.inputs(t).shape != (len(t), len(self.truth.inputs)):
+            raise ShapeError(
+                f"inputs= returned shape {tuple(self.inputs(t).shape)} for {len(t)} times; "
+                f"return (T, U), here ({len(t)}, {len(self.truth.inputs)})."
+            )
 
     def _check_valid(self, owner: str, support: Mapping[str, Interval]) -> None:
         for p in (*self.truth.params, *self.expert.params):
@@ -112,6 +179,11 @@ class Simulator:
     def z_a_names(self) -> tuple[str, ...]:
         """The parameters that only the truth has."""
         return tuple(n for n in self.truth.param_names if n not in self.expert.param_names)
+
+    @property
+    def start_names(self) -> tuple[str, ...]:
+        """The states that start somewhere: all those of an ODE."""
+        return self.truth.state_names if isinstance(self.truth, ODEExpert) else ()
 
     def under(self, shift: str | Shift | None = None, *, split: str = "test") -> Simulator:
         """Return the simulator of a shifted population, with random streams of its own.
@@ -136,32 +208,52 @@ class Simulator:
         return f"{self.split}{shift}/{what}"
 
     def _values(self, indices: NDArray[np.int64], root_seed: int) -> dict[str, Tensor]:
+        """Return parameters with shape `(N,)` and initial states `(N, *S)` by name."""
         support = self.support if self.shift is None else self.shift.apply(self.support)
-        names = (*self.truth.param_names, *self.truth.state_names)
-        u = torch.from_numpy(rng.uniform(root_seed, self._stream("values"), indices, len(names)))
-        low = torch.tensor([support[n][0] for n in names], dtype=u.dtype)
-        high = torch.tensor([support[n][1] for n in names], dtype=u.dtype)
-        return dict(zip(names, (low + (high - low) * u).unbind(-1), strict=True))
+        space = tuple(len(axis) for axis in self.grid.values())
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(self.truth.param_names, ())
+        shapes |= dict.fromkeys(self.start_names, space)
+        counts = [math.prod(shape) for shape in shapes.values()]
+        u = torch.from_numpy(
+            rng.uniform(root_seed, self._stream("values"), indices, sum(counts))
+        ).split(counts, dim=1)
+        values = {}
+        for (name, shape), part in zip(shapes.items(), u, strict=True):
+            low, high = support[name]
+            values[name] = (low + (high - low) * part).reshape(-1, *shape)
+        return values
 
     @cached_property
     def schedule(self) -> Tensor:
         """Substeps of each interval, measured on fixed members, so that no batch picks its own."""
-        values = self._values(np.arange(64), root_seed=0)
-        x0, z = self._start(values)
+        x0, z = self._start(self._values(np.arange(64), root_seed=0))
         return self._solve(x0, self._times(), z, None).substeps
 
     def _solve(self, x0: Tensor, t: Tensor, z: Tensor, substeps: Tensor | None) -> Solution:
-        return solve(self.truth, x0, t, z, rtol=self.rtol, atol=self.atol, substeps=substeps)
+        if isinstance(self.truth, Expert):
+            return _respond(self.truth, t, z, None if self.inputs is None else self.inputs(t))
+        field = _driven(self.truth, self.inputs)
+        return solve(field, x0, t, z, rtol=self.rtol, atol=self.atol, substeps=substeps)
 
     def _start(self, values: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        x0 = torch.stack([values[n] for n in self.truth.state_names], dim=-1)
-        z = torch.stack([values[n] for n in self.truth.param_names], dim=-1)
+        n = len(next(iter(values.values())))
+        z = _stack(values, self.truth.param_names, n)
         check_range(self.truth.params, z)
-        return x0, z
+        if not self.start_names:
+            return torch.zeros(n, 0, dtype=torch.float64), z
+        return torch.stack([values[k] for k in self.start_names], dim=1), z
 
     def _times(self) -> Tensor:
         horizon = 1.0 if self.shift is None else self.shift.horizon
         return torch.from_numpy(np.asarray(self.times, dtype=np.float64)) * horizon
+
+    def _distance(self, values: Mapping[str, Tensor], n: int) -> Tensor:
+        """Return distances with shape `(N,)`; a field is as far off as its farthest point."""
+        moved = self.shift.moved if self.shift else ()
+        if not moved:
+            return torch.zeros(n, dtype=torch.float64)
+        wide = torch.broadcast_tensors(*(values[k].reshape(n, -1) for k in moved))
+        return distance(dict(zip(moved, wide, strict=True)), self.support, moved).amax(-1)
 
     def draw(self, indices: NDArray[np.int64], root_seed: int) -> Batch:
         """Simulate the members with these indices.
@@ -171,25 +263,36 @@ class Simulator:
             root_seed: The seed of the study.
 
         Returns:
-            Observed and clean trajectories, parameters, status and distance, in float64.
+            Observed and clean trajectories, inputs, parameters, status and distance, in float64.
+            Fields without noise have no clean copy.
         """
         values = self._values(indices, root_seed)
         x0, z = self._start(values)
-        factor, moved = (self.shift.noise, self.shift.moved) if self.shift else (1.0, ())
-        t = self._times()
-        solution = self._solve(x0, t, z, self.schedule)
-        y = self.noise.scaled(factor).add(
-            solution.y, root_seed=root_seed, stream=self._stream("noise"), indices=indices
+        t, n = self._times(), len(x0)
+        size = max(1, _CHUNK // max(1, math.prod(x0.shape[1:])))
+        parts = zip(x0.split(size), z.split(size), strict=True)
+        solutions = [self._solve(x, t, p, self.schedule) for x, p in parts]
+        states = torch.cat([s.y for s in solutions])
+        y = self.noise.scaled(self.shift.noise if self.shift else 1.0).add(
+            states,
+            root_seed=root_seed,
+            stream=self._stream("noise"),
+            indices=indices,
+            space=len(self.grid),
         )
+        clean: Tensor | None = states
+        if y is states:  # nothing was added
+            clean = None if self.grid else states.clone()
         return Batch(
             t=t,
             y=y,
-            clean=solution.y,
-            z_e=_stack(values, self.expert.param_names, len(x0)),
-            z_a=_stack(values, self.z_a_names, len(x0)),
-            status=solution.status,
-            t_reached=solution.t_reached,
-            distance=distance(values, self.support, moved).expand(len(x0)).clone(),
+            u=None if self.inputs is None else self.inputs(t).repeat(n, 1, 1),
+            clean=clean,
+            z_e=_stack(values, self.expert.param_names, n),
+            z_a=_stack(values, self.z_a_names, n),
+            status=torch.cat([s.status for s in solutions]),
+            t_reached=torch.cat([s.t_reached for s in solutions]),
+            distance=self._distance(values, n),
         )
 
     def describe(self) -> dict[str, Any]:
@@ -199,9 +302,11 @@ class Simulator:
             "states": self.truth.states,
             "params": self.expert.params,
             "z_a": tuple(p for p in self.truth.params if p.name in self.z_a_names),
+            "inputs": self.truth.inputs,
+            "grid": {k: np.asarray(v, dtype=np.float64) for k, v in self.grid.items()},
             "time_unit": self.time_unit,
             "attrs": {
-                "problem": self.truth.name,
+                "problem": self.problem,
                 "variant": self.variant,
                 "split": self.split,
                 "shift": shift,
@@ -221,13 +326,39 @@ class Simulator:
             shift: A shift, or the name of one; None for the training support.
 
         Returns:
-            A Dataset with `y` and `clean` (sample, time, state), parameters as coordinates and
-            `status`, `t_reached` and `distance` beside every sample.
+            A Dataset with `y` and `clean` (sample, time, state), or for a field one variable
+            (sample, time, y, x) for each state; inputs, parameters as coordinates, and `status`,
+            `t_reached` and `distance` beside every sample.
         """
         sampler = self.under(shift, split=split)
         batch = sampler.draw(np.arange(n), seed)
         return io.to_dataset(batch, **sampler.describe(), seed=seed)
 
 
+def _driven(
+    truth: ODEExpert, inputs: Callable[[Tensor], Tensor] | None
+) -> Callable[[Tensor, Tensor, Any], Tensor]:
+    """Return the truth with its inputs at hand, as functions of time."""
+    if inputs is None:
+        return truth
+    return lambda t, y, z: truth(t, y, z, inputs(t[None])[0])
+
+
+def _respond(truth: Expert, t: Tensor, z: Tensor, u: Tensor | None) -> Solution:
+    """Return the responses at points `(T,)`, as `solve` returns trajectories."""
+    y = truth(t, z, u)
+    good = y.isfinite().flatten(1).all(1)
+    codes = torch.where(good, int(Status.ok), int(Status.nonfinite))
+    return Solution(
+        y=y,
+        status=codes.to(torch.int8),
+        t_reached=torch.where(good, t[-1], torch.nan),
+        n_steps=torch.zeros_like(codes),
+        substeps=torch.ones(len(t) - 1, dtype=torch.int64),
+    )
+
+
 def _stack(values: Mapping[str, Tensor], names: tuple[str, ...], n: int) -> Tensor:
-    return torch.stack([values[k] for k in names], dim=-1) if names else torch.zeros(n, 0)
+    if not names:
+        return torch.zeros(n, 0, dtype=torch.float64)
+    return torch.stack([values[k] for k in names], dim=-1)

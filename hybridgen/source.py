@@ -17,12 +17,14 @@ from hybridgen.errors import ConfigError, DataError, TrainingError
 from hybridgen.integrate import Status
 from hybridgen.io import to_batch
 from hybridgen.models import HybridModel
-from hybridgen.models.penalty import reflected
+from hybridgen.models.penalty import orbits
+from hybridgen.models.weak import weak_fits
+from hybridgen.splitting import check_disjoint
 
 __all__ = ["FitConfig", "Source", "Stage", "seeded"]
 
-# how many training states are kept with their mirror images, for the penalties
-_ORBITS = 10_000
+# how many training states are kept with their mirror images, or fields, for the penalties
+_ORBITS, _FRAMES = 10_000, 200
 
 
 @config
@@ -30,7 +32,7 @@ class Stage:
     """Settings of one stage of training.
 
     Arguments:
-        objective: `"weak"`, `"rollout"` or `"supervised"`.
+        objective: `"weak"`, `"rollout"`, `"supervised"` or (a hybrid VAE alone) `"elbo"`.
         steps: How many updates.
         batch_size: Trajectories an update.
         learning_rate: Peak of the one-cycle schedule of Adam.
@@ -38,17 +40,19 @@ class Stage:
         norm: Weight of the norm penalty on the residual, at the start and at the end; it falls
             geometrically.
         gauge: Weight of the gauge penalty.
+        span: Over how many intervals a roll-out goes; zero for the whole window.
         pool: How many trajectories a sampler draws at a time.
         refresh: After how many updates the pool is drawn anew.
     """
 
-    objective: Literal["weak", "rollout", "supervised"] = "weak"
+    objective: Literal["weak", "rollout", "elbo", "supervised"] = "weak"
     steps: int = 2000
     batch_size: int = 100
     learning_rate: float = 3e-3
     trains: Literal["all", "encoder"] = "all"
     norm: tuple[float, float] = (0.015, 0.0015)
     gauge: float = 0.15
+    span: int = 0
     pool: int = 5000
     refresh: int = 250
 
@@ -58,8 +62,9 @@ class FitConfig:
     """Settings of a training.
 
     Arguments:
-        stages: The stages in order; empty means one weak stage on data, and one supervised stage
-            on a sampler.
+        stages: The stages in order; empty means one supervised stage on a sampler, one weak stage
+            on data that the weak form can take, and else roll-outs, first over short spans where
+            the data allow it; a hybrid VAE goes on with its own bound.
         seed: Seed of every random choice.
         window: How many points are observed; None for what the data say (attribute `window`), or
             all of them.
@@ -102,36 +107,42 @@ class Source:
     ) -> None:
         self.config, self.like = config, model.state_sd
         self.sampler = None if isinstance(data, (xr.Dataset, Batch)) else data
-        self.stages = config.stages or ((_SUPERVISED,) if self.sampler else (Stage(),))
-        _check_objectives(self.stages, self.sampler is not None)
         self.window = config.window or _window(data)
         self._pool: tuple[int, int, Batch] | None = None
         if self.sampler is not None:
+            self.stages = config.stages or (_SUPERVISED,)
+            _check_objectives(self.stages, sampled=True)
             if not model.is_bound:
                 raise TrainingError(
                     "the model has not been trained on data yet; a sampler of augmented "
                     "trajectories comes after fit(model, train, valid)."
                 )
-            self.valid = self._draw(1000, rng.seed_of(config.seed, "valid"), 0)
+            aside = max(2, min(1000, self.stages[0].pool // 5))
+            self.valid = self._draw(aside, rng.seed_of(config.seed, "valid"), 0)
             return
-        if valid is None:
-            raise DataError("fit needs validation data: fit(model, train, valid).")
         self.train = self._read(model, data, "training")
-        self.valid = self._read(model, valid, "validation")
-        _check_leak(self.train, self.valid)
-        seen = self.train.window(self.window).y
-        self.states = reflected(seen, _ORBITS, seeded(config.seed, "states"))
+        if valid is None and len(self.train) > 1:
+            raise DataError("fit needs validation data: fit(model, train, valid).")
+        self.valid = self.train
+        if valid is not None:
+            self.valid = self._read(model, valid, "validation")
+            check_disjoint(self.train, self.valid, ("training", "validation"))
+        seen = self.train.window(self.window)
+        self.stages = config.stages or _default_stages(model, seen)
+        _check_objectives(self.stages, sampled=False)
+        count = _ORBITS if model.space == 0 else _FRAMES
+        self.points = orbits(seen, model.states, count, seeded(config.seed, "states"))
 
     def _read(self, model: HybridModel, data: Any, what: str) -> Batch:
         batch = to_batch(data, model.expert, labels=False)
         if len(batch) == 0:
             raise DataError(f"the {what} data have no samples.")
         batch = batch[_good(batch)]
-        finite = batch.y.isfinite().flatten(1).all(1)
-        if batch.mask is None and not finite.all():
-            first = int((~finite).nonzero()[0, 0])
+        whole = _whole(batch)
+        if not whole.all():
+            first = int((~whole).nonzero()[0, 0])
             raise DataError(
-                f"{int((~finite).sum())} {what} samples hold NaN, the first is sample {first}; "
+                f"{int((~whole).sum())} {what} samples hold NaN, the first is sample {first}; "
                 "drop them, or give a mask where values are missing."
             )
         return batch.to(self.like)
@@ -140,7 +151,7 @@ class Source:
         if self.sampler is None:
             raise ConfigError("there is no sampler to draw from")
         batch = self.sampler.draw(np.arange(start, start + n), root_seed)
-        good = _good(batch) & batch.y.isfinite().flatten(1).all(1)
+        good = _good(batch) & _whole(batch)
         if good.sum() < max(2, n // 2):
             raise TrainingError(
                 f"{n - int(good.sum())} of {n} augmented simulations failed; narrow the ranges "
@@ -152,6 +163,8 @@ class Source:
         """Return the batch of update `i` of a stage."""
         stage = self.stages[number]
         members = self.train if self.sampler is None else self._members(number, i)
+        if self.sampler is None and stage.batch_size >= len(members):
+            return members
         index = torch.randint(len(members), (stage.batch_size,), generator=generator)
         return members[index.to(members.y.device)]
 
@@ -170,6 +183,24 @@ class Source:
 
 
 _SUPERVISED = Stage(objective="supervised", steps=3000, learning_rate=2e-3)
+_SPANS = Stage(objective="rollout", steps=1000, span=10)
+# a hybrid VAE has regularisers of its own
+_FREE_WEAK = Stage(norm=(0.0, 0.0), gauge=0.0)
+_ELBO = Stage(objective="elbo", steps=1000, learning_rate=1e-3, norm=(0.0, 0.0), gauge=0.0)
+_WHOLE = Stage(objective="rollout", steps=1000, learning_rate=1e-3, batch_size=50)
+
+
+def _default_stages(model: HybridModel, seen: Batch) -> tuple[Stage, ...]:
+    """Return stages that the observed windows allow."""
+    gaps = seen.mask is not None and not bool(seen.mask.all())
+    has_rate = getattr(model, "decoder", "rate") == "rate"
+    weak = model.space == 0 and not gaps and model.noise.name == "gaussian" and weak_fits(seen.t)
+    if "elbo" in getattr(model, "objectives", {}):
+        return (_FREE_WEAK, _ELBO) if weak and has_rate else (_ELBO,)
+    if weak:
+        return (Stage(),)
+    short = model.is_fully_observed and seen.y.shape[1] > 2 * _SPANS.span
+    return (_SPANS, _WHOLE) if short else (_WHOLE,)
 
 
 def _check_objectives(stages: tuple[Stage, ...], sampled: bool) -> None:
@@ -182,6 +213,12 @@ def _check_objectives(stages: tuple[Stage, ...], sampled: bool) -> None:
             )
 
 
+def _whole(batch: Batch) -> Tensor:
+    """Return which members are finite wherever they were observed, with shape `(B,)`."""
+    finite = batch.y.isfinite()
+    return (finite if batch.mask is None else finite | ~batch.mask).flatten(1).all(1)
+
+
 def _good(batch: Batch) -> Tensor:
     if batch.status is None:
         return torch.ones(len(batch), dtype=torch.bool, device=batch.y.device)
@@ -192,13 +229,3 @@ def _window(data: Any) -> int | None:
     if isinstance(data, xr.Dataset) and "window" in data.attrs:
         return int(data.attrs["window"])
     return None
-
-
-def _check_leak(train: Batch, valid: Batch) -> None:
-    seen = {row.tobytes() for row in train.y[:, :2].flatten(1).cpu().numpy()}
-    shared = sum(row.tobytes() in seen for row in valid.y[:, :2].flatten(1).cpu().numpy())
-    if shared:
-        raise DataError(
-            f"{shared} of {len(valid)} validation samples are in the training data; "
-            "draw them with another split: simulator.sample(n, seed=0, split='valid')."
-        )

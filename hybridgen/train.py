@@ -26,16 +26,19 @@ from torch import Tensor
 from hybridgen.batch import Batch, Sampler
 from hybridgen.checkpoint import describe_model, load_state, save_state
 from hybridgen.errors import CheckpointError, ConfigError, TrainingError
-from hybridgen.models import APHYNITY, OBJECTIVES, HybridModel
-from hybridgen.models.base import Latents, Loss
+from hybridgen.models import APHYNITY, HybridModel
+from hybridgen.models.latents import Latents, Loss
+from hybridgen.models.objectives import objective_of
 from hybridgen.progress import Progress, bar
+from hybridgen.refinement import note_noise
 from hybridgen.source import FitConfig, Source, Stage, seeded
+from hybridgen.starting import start_single_system
 
 __all__ = ["FitConfig", "History", "Stage", "fit", "one_cycle", "solver_gap"]
 
-# at how many states, each with its mirror images, and for how many members the penalties of an
-# update are taken
-ORBITS, MEMBERS = 256, 8
+# at how many states, each with its mirror images, or fields, and for how many members the
+# penalties of an update are taken
+ORBITS, FRAMES, MEMBERS = 256, 4, 8
 
 
 @dataclass
@@ -81,8 +84,8 @@ def fit(
         model: The model to start from; it is left as it is.
         data: Training trajectories, or a sampler such as `expert_augment` returns, from which
             fresh batches are drawn.
-        valid: Validation trajectories from the training support. With a sampler they are not
-            needed: it keeps simulations of its own aside.
+        valid: Validation trajectories from the training support. A sampler needs none, it keeps
+            simulations aside; nor does a single trajectory, whose training loss then chooses.
         config: Stages, seed, window.
         checkpoint: A folder in which the state is kept, written each time the validation data are
             looked at; an interruption loses no more than the updates since.
@@ -114,6 +117,7 @@ def fit(
         model.learner = model.learner.removesuffix("+") + "+"
     elif not model.is_bound:
         model.bind(source.train, source.window)
+        start_single_system(model, source.train, seeded(config.seed, "start"))
     run = _Run(model, source, config, checkpoint)
     if resume:
         run.restore()
@@ -197,20 +201,23 @@ class _Run:
     def _loss(
         self, stage: Stage, batch: Batch, generator: torch.Generator, progress: float
     ) -> Loss:
-        loss = OBJECTIVES[stage.objective](self.model, batch)
+        objective = objective_of(self.model, stage.objective)
+        loss = objective(self.model, batch, stage.span, generator)
         model = self.model
         if (
             stage.objective == "supervised"
             or stage.trains == "encoder"
             or not isinstance(model, APHYNITY)
             or model.residual is None
+            or not (stage.norm[0] > 0 or stage.gauge > 0)
         ):
             return loss
-        orbits = torch.randint(len(self.source.states), (ORBITS,), generator=generator)
-        members = torch.randint(len(batch), (MEMBERS,), generator=generator)
-        some = Latents(*(z[members.to(z.device)] for z in loss.latents))
-        states = self.source.states[orbits.to(batch.y.device)].flatten(0, 1)
-        projection = model.projection(states, some)
+        count = ORBITS if model.space == 0 else FRAMES
+        orbits = torch.randint(len(self.source.points.y), (count,), generator=generator)
+        members = torch.randint(len(batch), (MEMBERS,), generator=generator).to(batch.y.device)
+        some = Latents(loss.latents.z_e[members], loss.latents.z_a[members])
+        points = self.source.points.map(lambda v: v[orbits.to(v.device)].flatten(0, 1))
+        projection = model.projection(points, some)
         norm, gauge = projection.total.mean(), projection.parallel.mean()
         start, end = stage.norm
         weight = start * (end / start) ** progress if start > 0 else 0.0
@@ -239,8 +246,9 @@ class _Run:
                 "learning_rate, or look for trajectories that blow up."
             )
         self.model.load_state_dict(self.best)
-        if self.source.sampler is None and len(self.source.train) > 1:
+        if self.source.sampler is None:
             self.model.note_latents(self.source.train)
+            note_noise(self.model, self.source.train)
         self.history.stages.append(
             {"name": stage.objective, "start": done, "stop": done + stage.steps}
         )
@@ -328,9 +336,9 @@ def solver_gap(model: HybridModel, batch: Batch) -> float:
     """Return how far the training roll-out is from an accurate one, in state deviations."""
     seen = batch.window(int(model.window))
     latents = model.encode(seen)
-    coarse, fine = (
-        model.rollout(seen.x, seen.t, latents, method=m).y for m in ("grid_rk4", "tsit5")
-    )
+    coarse = model.reconstruct(seen, latents)
+    driven = model.driven(latents, seen)
+    fine = model.rollout(model.initial(seen, latents), seen.t, driven).y
     return float(((coarse - fine) / model.state_sd).abs().nan_to_num(0.0).max())
 
 

@@ -3,7 +3,9 @@ r"""The damped pendulum, and an expert that does not know of the damping.
 .. math:: \ddot\theta = -\omega_0^2 \sin\theta - \alpha \dot\theta
 
 The expert has :math:`\alpha = 0`, so :math:`z_e = \omega_0` and the true
-:math:`z_a = \alpha`; the equation :math:`\dot\theta = \omega` is exact.
+:math:`z_a = \alpha`; the equation :math:`\dot\theta = \omega` is exact. In the variant
+`z_a_study` only half the damping is seen in training, so that each joint shift leaves the training
+support in :math:`z_a` too.
 
 References:
     Robust Hybrid Learning With Expert Augmentation (Wehenkel et al., 2022), arXiv:2202.03881
@@ -11,6 +13,7 @@ References:
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -23,7 +26,7 @@ from hybridgen.params import Param, State, Values
 from hybridgen.shift import Shift
 from hybridgen.simulator import Simulator
 
-__all__ = ["damped", "expert", "simulator", "truth", "undamped"]
+__all__ = ["damped", "expert", "simulator", "truth", "undamped", "variants"]
 
 
 def damped(t: Tensor, y: Tensor, z: Values) -> Tensor:
@@ -83,9 +86,16 @@ simulator = Simulator(
             Shift("near", {"omega0": (7 / 6, 1.5)}, what="a little slower than in training"),
             Shift("mid", {"omega0": (5 / 6, 7 / 6)}, what="slower than in training"),
             Shift("far", {"omega0": (0.5, 5 / 6)}, what="much slower than in training"),
-            Shift("joint_small", {"omega0": _slow, "alpha": (0.3, 0.6)}, what="damping as known"),
+            Shift("joint_small", {"omega0": _slow, "alpha": (0.3, 0.6)}, what="strong damping"),
             Shift("joint_medium", {"omega0": _slow, "alpha": (0.6, 1.0)}, what="more damping"),
             Shift("joint_large", {"omega0": _slow, "alpha": (1.0, 3.0)}, what="far more damping"),
         )
     },
 )
+
+variants = {
+    "default": simulator,
+    "z_a_study": dataclasses.replace(
+        simulator, support={**simulator.support, "alpha": (0.0, 0.3)}, variant="z_a_study"
+    ),
+}

@@ -1,64 +1,20 @@
-"""Data sets survive the way to xarray, to disk and back; faults are named."""
-
-import warnings
+"""Data sets survive the way to xarray and back; faults are named."""
 
 import numpy as np
 import pytest
 import torch
-import xarray as xr
 from hybridgen.simulators import pendulum
 
 from hybridgen.batch import Batch
-from hybridgen.errors import DataError, OutputExistsError
-from hybridgen.io import open_store, to_batch, to_dataset, write_store
+from hybridgen.errors import DataError
+from hybridgen.expert import ODEExpert
+from hybridgen.io import to_batch, to_dataset
+from hybridgen.params import Param, State
 
 
 @pytest.fixture(scope="module")
 def data():
     return pendulum.simulator.sample(4, seed=0)
-
-
-def test_store_round_trip(data, tmp_path):
-    shifted = pendulum.simulator.sample(3, seed=0, split="test", shift="far")
-    path = write_store(tmp_path / "study.zarr", {"train": data, "ood/far": shifted})
-    tree = open_store(path)
-    xr.testing.assert_identical(tree["train"].to_dataset().load(), data)
-    back = tree["ood/far"].to_dataset()
-    assert back.attrs["shift"] == "far"
-    assert back["status"].dtype == np.int8
-    assert back["omega0"].attrs["units"] == "rad/s"
-    batch = to_batch(back, pendulum.expert)
-    assert torch.equal(batch.y, torch.from_numpy(shifted["y"].values))
-    assert torch.equal(batch.z_a[:, 0], torch.from_numpy(shifted["alpha"].values))
-
-
-def test_text_coordinates_do_not_warn(tmp_path):
-    named = xr.Dataset({"a": ("name", [1.0, 2.0])}, {"name": ["x", "yy"]})
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        write_store(tmp_path / "s", {"g": named})
-    assert open_store(tmp_path / "s")["g"]["name"].values.tolist() == ["x", "yy"]
-
-
-def test_a_flipped_byte_is_seen(data, tmp_path):
-    path = write_store(tmp_path / "s", {"train": data})
-    chunk = next(
-        p for p in (path / "train" / "y").rglob("*") if p.is_file() and p.name != "zarr.json"
-    )
-    raw = bytearray(chunk.read_bytes())
-    raw[len(raw) // 2] ^= 1
-    chunk.write_bytes(raw)
-    with pytest.raises(ValueError, match=r"(?i)checksum"):
-        open_store(path)["train"].to_dataset().load()
-
-
-def test_existing_store_is_kept(data, tmp_path):
-    write_store(tmp_path / "s", {"train": data})
-    with pytest.raises(OutputExistsError, match="is there already"):
-        write_store(tmp_path / "s", {"train": data[{"sample": slice(1)}]})
-    assert open_store(tmp_path / "s")["train"].sizes["sample"] == 4
-    write_store(tmp_path / "s", {"train": data[{"sample": slice(1)}]}, overwrite=True)
-    assert open_store(tmp_path / "s")["train"].sizes["sample"] == 1
 
 
 def test_states_are_put_in_the_experts_order(data):
@@ -102,12 +58,60 @@ def test_parameter_units_are_compared(data):
         to_batch(wrong, pendulum.expert)
 
 
-def test_own_times_need_another_form():
-    batch = Batch(t=torch.zeros(2, 3), y=torch.zeros(2, 3, 2))
-    with pytest.raises(DataError, match="times \\(time,\\) shared by all samples"):
-        to_dataset(batch, states=pendulum.expert.states)
+def test_own_times_inputs_and_gaps_survive():
+    t = torch.tensor([[0.0, 1.0, 2.0], [0.0, 1.5, 4.0]])
+    y = torch.rand(2, 3, 2, generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([True, False]).expand(2, 3, 2)
+    batch = Batch(t=t, y=y, mask=mask, u=torch.ones(2, 3, 1))
+    states = (State("theta", "rad"), State("omega", "rad/s"))
+    data = to_dataset(batch, states=states, inputs=(State("torque", "N m"),), time_unit="min")
+    assert data["t"].attrs["units"] == "min"
+    assert data["input_unit"].values.tolist() == ["N m"]
+    expert = ODEExpert(lambda t, y, z_e, u: y, states, (), inputs=(State("torque", "N m"),))
+    back = to_batch(data, expert)
+    assert torch.equal(back.t, t)
+    assert torch.equal(back.mask, mask)
+    assert torch.equal(back.u, batch.u)
 
 
-def test_no_store_there(tmp_path):
-    with pytest.raises(DataError, match="holds no zarr v3 store"):
-        open_store(tmp_path)
+def test_fields_are_one_variable_each():
+    states = (State("u", "mol/L"), State("v", "mol/L"))
+    batch = Batch(t=torch.arange(3.0), y=torch.arange(240.0).reshape(2, 3, 2, 4, 5))
+    grid = {"y": np.arange(4.0), "x": np.arange(5.0)}
+    data = to_dataset(batch, states=states, grid=grid)
+    assert data["u"].dims == ("sample", "time", "y", "x")
+    expert = ODEExpert(lambda t, y, z_e: y, states[::-1], (), space=2)
+    assert torch.equal(to_batch(data, expert).y, batch.y.flip(2))
+
+
+def test_states_without_data_come_back_hidden(data):
+    hidden = State("current", "A", observed=False, low=-1.0, high=1.0)
+    expert = ODEExpert(lambda t, y, z_e: y, (*pendulum.expert.states, hidden), ())
+    batch = to_batch(data, expert)
+    assert batch.y[..., 2].isnan().all()
+    assert not batch.mask[..., 2].any()
+    assert batch.mask[..., :2].all()
+
+
+def test_known_parameters_are_read_without_labels(data):
+    known = Param("omega0", "rad/s", 0.5, 3.5, known=True)
+    expert = ODEExpert(pendulum.undamped, pendulum.expert.states, (known,))
+    batch = to_batch(data, expert, labels=False)
+    assert torch.equal(batch.z_e[:, 0], torch.from_numpy(data["omega0"].values))
+    with pytest.raises(DataError, match="declared as known, but the data set does not give it"):
+        to_batch(data.drop_vars("omega0"), expert)
+
+
+def test_inputs_must_be_there_and_finite(data):
+    expert = ODEExpert(
+        lambda t, y, z_e, u: y, pendulum.expert.states, (), inputs=(State("torque", "N m"),)
+    )
+    with pytest.raises(DataError, match="has the inputs"):
+        to_batch(data, expert)
+    gap = np.ones((4, 201, 1))
+    gap[2, 5] = np.nan
+    driven = data.assign(inputs=(("sample", "time", "input"), gap)).assign_coords(
+        input=["torque"], input_unit=("input", ["N m"])
+    )
+    with pytest.raises(DataError, match="inputs of sample 2 hold NaN"):
+        to_batch(driven, expert)

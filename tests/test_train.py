@@ -211,7 +211,7 @@ def resume_without_folder(train, valid):
 @pytest.mark.parametrize(
     ("run", "error", "message"),
     [
-        (leaking, DataError, "40 of 40 validation samples are in the training data"),
+        (leaking, DataError, "40 of 40 are in them"),
         (without_validation, DataError, r"fit\(model, train, valid\)"),
         (with_nan, DataError, "training samples hold NaN, the first is sample"),
         (empty, DataError, "the training data have no samples"),

@@ -2,6 +2,9 @@ r"""APHYNITY, amortised: the expert's rate plus a residual, with latents from an
 
 .. math:: \dot y = f_e(t, y; z_e) + f_a(y; z_a), \qquad (z_e, z_a) = g_\psi(y_{0 \ldots t_1})
 
+With `encoder=GlobalParameters()` the latents are those of one system, and this is the original
+APHYNITY.
+
 References:
     Augmenting Physical Models with Deep Networks for Complex Dynamics Forecasting (Yin, Le Guen,
     Dona et al., 2021), arXiv:2010.04456
@@ -14,12 +17,16 @@ import torch
 from torch import Tensor
 
 from hybridgen import rng
+from hybridgen.batch import Batch
 from hybridgen.errors import UnsupportedError
 from hybridgen.expert import ODEExpert
-from hybridgen.models.base import HybridModel, Latents
-from hybridgen.models.encoders import Convolutional
-from hybridgen.models.penalty import Projection, project, sensitivities
+from hybridgen.integrate import solve
+from hybridgen.models.base import HybridModel
+from hybridgen.models.encoders import Convolutional, EncoderConfig, GlobalParameters
+from hybridgen.models.latents import Latents
+from hybridgen.models.penalty import Points, Projection, project, sensitivities
 from hybridgen.models.residual import Residual
+from hybridgen.noise import GaussianNoise, Noise
 
 __all__ = ["APHYNITY"]
 
@@ -32,11 +39,14 @@ class APHYNITY(HybridModel):
         residual: Settings of the residual; None leaves the expert alone (the `expert_only`
             baseline, with the same encoder).
         z_a_dim: How many augmentation latents there are.
-        encoder: Settings of the encoder.
+        encoder: Settings of the encoder; `GlobalParameters()` fits a single system.
+        noise: The likelihood of the observations.
+        infer_x0: Whether initial values that are observed are inferred as well; those that are
+            not observed always are.
         seed: Seed of the initial weights.
 
     Raises:
-        UnsupportedError: If the expert is not an ODEExpert, has inputs or spatial axes.
+        UnsupportedError: If the expert is not an ODEExpert.
 
     Example:
         >>> from hybridgen.simulators import pendulum
@@ -46,37 +56,75 @@ class APHYNITY(HybridModel):
         torch.Size([4, 2])
     """
 
+    expert: ODEExpert
+
     def __init__(
         self,
         expert: ODEExpert,
         *,
         residual: Residual | None = Residual(),
-        z_a_dim: int = 1,
-        encoder: Convolutional = Convolutional(),
+        z_a_dim: int | None = None,
+        encoder: EncoderConfig = Convolutional(),
+        noise: Noise = GaussianNoise(),
+        infer_x0: bool = False,
         seed: int = 0,
     ) -> None:
         if not isinstance(expert, ODEExpert):
             raise UnsupportedError(
                 f"APHYNITY adds a rate to an ODE, but got {type(expert).__name__}; wrap the "
-                "function: ODEExpert(f, states=(State('y', 'm'),), params=(Param(...),))."
+                "function: ODEExpert(f, states=(State('y', 'm'),), params=(Param(...),)), or use "
+                "HybridVAE for an expert that is no ODE."
             )
-        if expert.inputs or expert.space:
-            raise UnsupportedError(
-                f"expert {expert.name!r} has inputs or spatial axes, which APHYNITY does not "
-                "take yet; state and parameters only."
-            )
-        super().__init__(expert, expert.states, z_a_dim if residual else 0, encoder, seed)
-        self.config = {"residual": residual, "z_a_dim": z_a_dim, "encoder": encoder}
+        if z_a_dim is None:
+            # of a single system there is nothing that differs from one trajectory to the next
+            z_a_dim = 0 if isinstance(encoder, GlobalParameters) else 1
+        z_a_dim = z_a_dim if residual else 0
+        super().__init__(
+            expert, expert.states, z_a_dim, encoder, seed, noise=noise, infer_x0=infer_x0
+        )
+        self.config = {
+            "residual": residual,
+            "z_a_dim": z_a_dim,
+            "encoder": encoder,
+            "noise": noise,
+            "infer_x0": infer_x0,
+        }
         acts = tuple(bool(a) for a in expert.acts_on)
-        with rng.scoped(rng.seed_of(seed, "residual")):
-            self.residual = residual.build(expert.state_names, acts, z_a_dim) if residual else None
+        self.residual = None
+        if residual:
+            with rng.scoped(rng.seed_of(seed, "residual")):
+                self.residual = residual.build(expert.state_names, acts, z_a_dim, expert.space)
         self.learner = "aphynity" if residual else "expert_only"
 
+    @torch.no_grad()
+    def bind(self, train: Batch, window: int | None = None) -> None:
+        """Set the scales from the train split, and the steps of the training solver.
+
+        Arguments:
+            train: The training trajectories.
+            window: How many points are observed; all for None.
+
+        Raises:
+            DataError: If a state is constant, or has no finite values.
+        """
+        super().bind(train, window)
+        some = train.window(window)[:16]
+        latents = self.driven(self.encode(some), some)
+        x0 = self.initial(some, latents)
+        ok = x0.isfinite().flatten(1).all(1)
+        if not ok.any():
+            return
+        members = torch.arange(len(some), device=x0.device)[ok]
+        some = some[members]
+        latents = self.driven(self.encode(some), some)
+        # a per cent is enough for the start of a training, whose field is not known anyway
+        out = solve(self.f_e, x0[ok], some.t, latents, rtol=1e-2, atol=1e-2)
+        self.substeps.fill_(int(out.substeps.max().clamp(1, 8)))
+
     def f_e(self, t: Tensor, y: Tensor, latents: Latents) -> Tensor:
-        """Return the expert's rate, in its units, with the shape of `y`, `(*B, C)`."""
-        if self.expert is None:
-            raise UnsupportedError("the model has no expert")
-        return self.expert(t, y, latents.z_e)
+        """Return the expert's rate, in its units, with the shape of `y`, `(*B, C, *S)`."""
+        u = None if latents.u is None else latents.u(t)
+        return self.expert(t, y, latents.z_e, u)
 
     def f_a(self, y: Tensor, z_a: Tensor) -> Tensor:
         """Return the residual's rate, in state units per time unit, with the shape of `y`."""
@@ -89,30 +137,39 @@ class APHYNITY(HybridModel):
 
         Arguments:
             t: Time, a scalar or with shape `(*B,)`.
-            y: States, with shape `(*B, C)`.
+            y: States, with shape `(*B, C, *S)`.
             latents: Latents that broadcast against the batch axes of `y`.
         """
         rate = self.f_e(t, y, latents)
         return rate if self.residual is None else rate + self.f_a(y, latents.z_a)
 
-    def projection(self, states: Tensor, latents: Latents) -> Projection:
+    def projection(self, points: Points, latents: Latents) -> Projection:
         """Project the residual on the span of the expert's sensitivities.
 
         Arguments:
-            states: States at which both are compared, such as `penalty.reflected` draws, with
-                shape `(N, C)`.
+            points: N states at which both are compared, with their times and inputs, such as
+                `penalty.orbits` draws.
             latents: Latents of the M systems that are looked at.
 
         Returns:
             The projection in standard deviations of the rate.
         """
-        if self.expert is None or self.residual is None:
-            raise UnsupportedError("without an expert or a residual there is nothing to project")
-        members, points = len(latents.z_a), len(states)
-        grid = states.expand(members, -1, -1)
-        z_e = latents.z_e.detach()[:, None, :].expand(-1, points, -1)
+        if self.residual is None:
+            raise UnsupportedError("without a residual there is nothing to project")
+        members, n = len(latents.z_a), len(points.y)
+        z_e = latents.z_e.detach()[:, None, :].expand(-1, n, -1)
+        wide = points.map(lambda v: v.expand(members, *v.shape))
         with torch.no_grad():
-            g = sensitivities(self.expert, states.new_zeros(()), grid, z_e) / self.rate_sd
+            g = sensitivities(self.expert, wide, z_e) / self.rate_sd
         # states without a member axis: a residual linear in z_a then evaluates its network once
-        f_a = self.f_a(states, latents.z_a.detach()[:, None, :])
-        return project(f_a / self.rate_sd, g, self.residual.acts)
+        f_a = self.f_a(points.y, latents.z_a.detach()[:, None, :]) / self.rate_sd
+        f_a = f_a.expand(members, *points.y.shape)
+        return project(_pixels(f_a, self.space), _pixels(g, self.space), self.residual.acts)
+
+
+def _pixels(rates: Tensor, space: int) -> Tensor:
+    """Return rates `(..., N, C, *S)` as `(..., N * S, C)`: a pixel counts as a state."""
+    if space == 0:
+        return rates
+    last = rates.movedim(-1 - space, -1)
+    return last.flatten(-2 - space, -2)

@@ -1,56 +1,137 @@
-"""Encoders: networks that read an observed window and return features of fixed size.
+"""Encoders: networks that read an observed window and say what they infer from it.
 
-Whatever the encoder, it takes (values, mask, steps): values in units of the training set's
-standard deviations, which of them were observed, and the time steps between them.
+Whatever the encoder, it takes (values, mask, steps, known): values in units of the training set's
+standard deviations, which of them were observed, the time steps between them, and the known
+parameters; and it returns numbers for the latents and for the initial states. What these mean is
+the model's affair.
 """
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from hybridgen.config import config
+from hybridgen.errors import UnsupportedError
 
-__all__ = ["Convolutional", "ConvolutionalEncoder"]
+__all__ = [
+    "Convolutional",
+    "ConvolutionalEncoder",
+    "EncoderConfig",
+    "FieldEncoder",
+    "GlobalEncoder",
+    "GlobalParameters",
+    "series",
+]
+
+
+class EncoderConfig(Protocol):
+    """Settings of an encoder."""
+
+    def build(
+        self, *, channels: int, known: int, latents: int, initial: int, space: int
+    ) -> nn.Module:
+        """Return the network.
+
+        Arguments:
+            channels: How many series are read, observed states and inputs.
+            known: How many parameters are known.
+            latents: How many numbers are returned for the latents.
+            initial: How many numbers are returned for the initial state.
+            space: How many spatial axes a state has.
+        """
+        ...
 
 
 @config
 class Convolutional:
-    """Settings of the convolutional encoder.
+    """Settings of the convolutional encoder: over time for an ODE, over space for fields.
 
     Arguments:
         width: Channels of the first layer; the others have twice as many.
-        bins: Into how many pieces the window is pooled before the heads.
+        bins: Into how many pieces a window is pooled before the heads.
         hidden: Width of the two fully connected layers.
 
     Example:
-        >>> encoder = Convolutional(width=8).build(channels=2)
+        >>> encoder = Convolutional(width=8).build(
+        ...     channels=2, known=0, latents=3, initial=0, space=0
+        ... )
         >>> values, mask = torch.zeros(5, 50, 2), torch.ones(5, 50, 2)
-        >>> encoder(values, mask, torch.ones(5, 50)).shape
-        torch.Size([5, 128])
+        >>> encoder(values, mask, torch.ones(5, 50), torch.zeros(5, 0))[0].shape
+        torch.Size([5, 3])
     """
 
     width: int = 32
     bins: int = 8
     hidden: int = 128
 
-    def build(self, channels: int) -> ConvolutionalEncoder:
-        """Return the network for `channels` states."""
-        return ConvolutionalEncoder(channels, self)
+    def build(
+        self, *, channels: int, known: int, latents: int, initial: int, space: int
+    ) -> nn.Module:
+        """Return the network; see `EncoderConfig.build`."""
+        if space == 0:
+            return ConvolutionalEncoder(channels, known, latents, initial, self)
+        if space != 2 or initial:
+            raise UnsupportedError(
+                f"the convolutional encoder reads fields with 2 spatial axes, got {space}, and "
+                "infers no initial fields; declare every field observed, and infer_x0=False."
+            )
+        return FieldEncoder(channels, known, latents, self)
+
+
+@config
+class GlobalParameters:
+    """Settings of the encoder of a single system: one set of latents for all its trajectories.
+
+    With it APHYNITY is the original one, which fits one system. Initial states, where they are
+    inferred, still come from each trajectory.
+
+    Arguments:
+        starts: How many draws of the parameters `fit` tries on the expert alone before it starts
+            from the best; zero starts in the middle of the ranges.
+        initial: Settings of the encoder of the initial states.
+
+    Example:
+        >>> encoder = GlobalParameters().build(channels=2, known=0, latents=3, initial=0, space=0)
+        >>> values, mask = torch.zeros(5, 50, 2), torch.ones(5, 50, 2)
+        >>> encoder(values, mask, torch.ones(5, 50), torch.zeros(5, 0))[0].shape
+        torch.Size([5, 3])
+    """
+
+    starts: int = 256
+    initial: Convolutional = Convolutional(width=8, bins=4, hidden=32)
+
+    def build(
+        self, *, channels: int, known: int, latents: int, initial: int, space: int
+    ) -> nn.Module:
+        """Return the network; see `EncoderConfig.build`."""
+        network = None
+        if initial:
+            network = self.initial.build(
+                channels=channels, known=known, latents=0, initial=initial, space=space
+            )
+        return GlobalEncoder(latents, network)
 
 
 class ConvolutionalEncoder(nn.Module):
     """Strided 1-D convolutions over time, pooled into a fixed number of bins.
 
     Arguments:
-        channels: How many states are observed, C.
+        channels: How many series are read, C.
+        known: How many parameters are known, K.
+        latents: How many numbers are returned for the latents, L.
+        initial: How many numbers are returned for the initial state, X.
         config: The settings.
     """
 
-    def __init__(self, channels: int, config: Convolutional) -> None:
+    def __init__(
+        self, channels: int, known: int, latents: int, initial: int, config: Convolutional
+    ) -> None:
         super().__init__()
         w = config.width
-        self.features = config.hidden
+        self.latents = latents
         self.convolutions = nn.Sequential(
             nn.Conv1d(2 * channels + 1, w, 5, stride=2, padding=2),
             nn.SiLU(),
@@ -61,24 +142,125 @@ class ConvolutionalEncoder(nn.Module):
             nn.AdaptiveAvgPool1d(config.bins),
             nn.Flatten(),
         )
-        self.mixing = nn.Sequential(
-            nn.Linear(2 * w * config.bins, config.hidden),
-            nn.SiLU(),
-            nn.Linear(config.hidden, config.hidden),
-            nn.SiLU(),
-        )
+        self.heads = _heads(2 * w * config.bins + known, config.hidden, latents, initial)
 
-    def forward(self, values: Tensor, mask: Tensor, steps: Tensor) -> Tensor:
-        """Return features of each window.
+    def forward(
+        self, values: Tensor, mask: Tensor, steps: Tensor, known: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return what is inferred of each window.
 
         Arguments:
             values: Observations in standard deviations, with shape `(B, T, C)`.
             mask: One where observed, zero where not, with shape `(B, T, C)`.
             steps: Time steps in units of the training set's mean step, with shape `(B, T)`.
+            known: Known parameters in units of their range, with shape `(B, K)`.
 
         Returns:
-            Features, with shape `(B, F)`.
+            Numbers for the latents, with shape `(B, L)`, and for the initial state, `(B, X)`.
+        """
+        features = self.convolutions(series(values, mask, steps).movedim(-1, -2))
+        out = self.heads(torch.cat([features, known], dim=-1))
+        return out[..., : self.latents], out[..., self.latents :]
+
+    @torch.no_grad()
+    def start_at(self, initial: Tensor) -> None:
+        """Return these numbers for the initial state, with shape `(X,)`, until trained further."""
+        last = self.heads[-1]
+        if isinstance(last, nn.Linear):
+            last.bias[self.latents :] = initial
+
+
+class FieldEncoder(nn.Module):
+    """Local features of every frame and its change to the next, averaged over space.
+
+    A rate of diffusion shows in how a pixel changes beside how it differs from its neighbours, and
+    it shows at its own time for each wavelength: so the features are local, nothing is pooled in
+    space before they are made, and they are averaged over all of space but only a part of the
+    window.
+
+    Arguments:
+        channels: How many fields are read, C.
+        known: How many parameters are known, K.
+        latents: How many numbers are returned for the latents, L.
+        config: The settings.
+    """
+
+    def __init__(self, channels: int, known: int, latents: int, config: Convolutional) -> None:
+        super().__init__()
+        w = config.width
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(2 * channels, w, 3, padding=1, padding_mode="circular"),
+            nn.SiLU(),
+            nn.Conv2d(w, 2 * w, 1),
+            nn.SiLU(),
+        )
+        self.pool = nn.AdaptiveAvgPool1d(config.bins)
+        self.heads = _heads(2 * w * config.bins + known, config.hidden, latents, 0)
+
+    def forward(
+        self, values: Tensor, mask: Tensor, steps: Tensor, known: Tensor
+    ) -> tuple[Tensor, None]:
+        """Return what is inferred of each window.
+
+        Arguments:
+            values: Frames in standard deviations, with shape `(B, T, C, Y, X)`.
+            mask: One where observed, with the shape of `values`.
+            steps: Time steps in units of the training set's mean step, with shape `(B, T)`.
+            known: Known parameters in units of their range, with shape `(B, K)`.
+
+        Returns:
+            Numbers for the latents, with shape `(B, L)`, and nothing for the initial state.
         """
         seen = torch.where(mask > 0, values, 0.0)
-        channels = torch.cat([seen, mask - 1.0, steps[..., None] - 1.0], dim=-1)
-        return self.mixing(self.convolutions(channels.movedim(-1, -2)))
+        change = seen.diff(dim=1) / steps[:, 1:, None, None, None]
+        pairs = torch.cat([seen[:, :-1], change], dim=2)
+        features = self.convolutions(pairs.flatten(0, 1)).mean((-2, -1))
+        features = self.pool(features.unflatten(0, pairs.shape[:2]).movedim(1, 2)).flatten(1)
+        return self.heads(torch.cat([features, known], dim=-1)), None
+
+
+class GlobalEncoder(nn.Module):
+    """Latents that do not depend on what is observed, and an encoder of the initial states.
+
+    Arguments:
+        latents: How many numbers are returned for the latents, L.
+        initial: The encoder of the initial states, or None.
+    """
+
+    def __init__(self, latents: int, initial: nn.Module | None) -> None:
+        super().__init__()
+        self.values = nn.Parameter(torch.zeros(latents))
+        self.initial = initial
+
+    def forward(
+        self, values: Tensor, mask: Tensor, steps: Tensor, known: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the latents, expanded to the batch, and what is inferred of the start."""
+        start = None if self.initial is None else self.initial(values, mask, steps, known)[1]
+        return self.values.expand(len(values), -1), start
+
+
+def series(values: Tensor, mask: Tensor, steps: Tensor) -> Tensor:
+    """Return what a network over time reads: values, what is missing, and uneven steps.
+
+    Arguments:
+        values: Observations in standard deviations, with shape `(B, T, C)`.
+        mask: One where observed, zero where not, with shape `(B, T, C)`.
+        steps: Time steps in units of the training set's mean step, with shape `(B, T)`.
+
+    Returns:
+        Channels, with shape `(B, T, 2 C + 1)`.
+    """
+    seen = torch.where(mask > 0, values, 0.0)
+    return torch.cat([seen, mask - 1.0, steps[..., None] - 1.0], dim=-1)
+
+
+def _heads(features: int, hidden: int, latents: int, initial: int) -> nn.Sequential:
+    """Return the fully connected layers; what concerns the initial state starts at zero."""
+    last = nn.Linear(hidden, latents + initial)
+    with torch.no_grad():
+        last.weight[latents:] = 0.0
+        last.bias[latents:] = 0.0
+    return nn.Sequential(
+        nn.Linear(features, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), last
+    )

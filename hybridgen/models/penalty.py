@@ -28,73 +28,152 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from scipy.linalg import hadamard
 from torch import Tensor
 
+from hybridgen.batch import Batch
 from hybridgen.expert import ODEExpert
 from hybridgen.forward import directional
+from hybridgen.params import State
 
 KAPPA = 100.0
 """How much more a sensitivity counts in an exact equation: it is seen there at the level of the
 noise, a tenth of the rate or less."""
 
-__all__ = ["Projection", "project", "reflected", "sensitivities"]
+__all__ = ["Points", "Projection", "orbits", "project", "reflected", "sensitivities"]
 
 
-def reflected(y: Tensor, orbits: int, generator: torch.Generator) -> Tensor:
-    """Draw observed states, each with mirror images that take every two components' correlation.
-
-    A component's mirror image is the value of the opposite rank: that of rank n - 1 - r for rank r
-    among n. Which components are mirrored in an image is a row of a Hadamard matrix, so that over
-    the H images of one state any two components are mirrored together as often as apart.
+class Points(NamedTuple):
+    """States and what the expert needs beside them.
 
     Arguments:
-        y: Observed states, with shape `(B, T, C)`.
-        orbits: How many states to draw, K.
+        y: States, with shape `(*N, C, *S)`.
+        t: Times, with shape `(*N)`.
+        u: Inputs, with shape `(*N, U)`, where the expert has any.
+    """
+
+    y: Tensor
+    t: Tensor
+    u: Tensor | None = None
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Points:
+        """Return the points with a function applied to each of their tensors."""
+        u = None if self.u is None else function(self.u)
+        return Points(function(self.y), function(self.t), u)
+
+
+def orbits(
+    batch: Batch, states: Sequence[State], count: int, generator: torch.Generator
+) -> Points:
+    """Draw points of the observed trajectories, for an ODE each with its mirror images.
+
+    Inputs are mirrored like states, times are not. A state that no data hold is drawn from its
+    range. Fields are taken as they are.
+
+    Arguments:
+        batch: The observed windows.
+        states: Declarations of the C states.
+        count: How many points to draw, K.
         generator: Source of randomness.
 
     Returns:
-        States and their images, with shape `(K, H, C)`, H the power of two above C.
+        Points with two leading axes `(K, H)`: the point, its images.
+    """
+    t = batch.t.expand(len(batch), -1).to(batch.y)
+    if batch.y.ndim > 3:
+        flat = batch.y.flatten(0, 1)
+        chosen = torch.randint(len(flat), (count,), generator=generator).to(flat.device)
+        u = None if batch.u is None else batch.u.flatten(0, 1)[chosen][:, None]
+        return Points(flat[chosen][:, None], t.flatten()[chosen][:, None], u)
+    columns = list(batch.y.unbind(-1))
+    for i, state in enumerate(states):
+        if not state.observed:
+            draw = torch.rand(t.shape, generator=generator).to(t)
+            low, high = state.bounds
+            columns[i] = low + (high - low) * draw
+    inputs = [] if batch.u is None else list(batch.u.unbind(-1))
+    table = _complete(torch.stack([*columns, *inputs, t], dim=-1).flatten(0, 1), generator)
+    images = reflected(table, count, generator, fixed=1)
+    c = len(columns)
+    return Points(images[..., :c], images[..., -1], images[..., c:-1] if inputs else None)
+
+
+def _complete(table: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the rows without NaN; if there are few, rows put together from all columns."""
+    whole = table[table.isfinite().all(-1)]
+    if len(whole) >= 16:
+        return whole
+    n = len(table)
+    columns = []
+    for column in table.unbind(-1):
+        finite = column[column.isfinite()]
+        pick = torch.randint(len(finite), (n,), generator=generator)
+        columns.append(finite[pick.to(finite.device)])
+    return torch.stack(columns, dim=-1)
+
+
+def reflected(table: Tensor, orbits: int, generator: torch.Generator, *, fixed: int = 0) -> Tensor:
+    """Draw rows, each with mirror images that take every two columns' correlation.
+
+    A value's mirror image is the value of the opposite rank: that of rank n - 1 - r for rank r
+    among n. Which columns are mirrored in an image is a row of a Hadamard matrix, so that over
+    the H images of one row any two columns are mirrored together as often as apart.
+
+    Arguments:
+        table: Observed states, with shape `(N, C)`.
+        orbits: How many rows to draw, K.
+        generator: Source of randomness.
+        fixed: How many of the last columns are never mirrored.
+
+    Returns:
+        Rows and their images, with shape `(K, H, C)`, H the power of two above C - `fixed`.
 
     Example:
-        >>> y = torch.tensor([[[1.0, 10.0], [2.0, 20.0], [4.0, 40.0]]])
+        >>> y = torch.tensor([[1.0, 10.0], [2.0, 20.0], [4.0, 40.0]])
         >>> reflected(y, 9, torch.Generator().manual_seed(0))[0]
         tensor([[ 4., 40.],
                 [ 1., 40.],
                 [ 4., 10.],
                 [ 1., 10.]])
     """
-    flat = y.detach().flatten(0, 1)
-    flat = flat[flat.isfinite().all(-1)]
+    flat = table.detach()
     ordered, order = flat.sort(dim=0)
     n, c = flat.shape
     rank = torch.empty_like(order)
-    rank.scatter_(0, order, torch.arange(n, device=y.device)[:, None].expand(-1, c))
-    chosen = rank[torch.randint(n, (orbits,), generator=generator).to(y.device)]
+    rank.scatter_(0, order, torch.arange(n, device=flat.device)[:, None].expand(-1, c))
+    chosen = rank[torch.randint(n, (orbits,), generator=generator).to(flat.device)]
     # the first column of a Hadamard matrix is constant and so mirrors nothing
-    signs = torch.from_numpy(hadamard(1 << c.bit_length())[:, 1 : c + 1])
-    mirrored = (signs < 0).to(y.device)
+    moved = c - fixed
+    signs = torch.from_numpy(hadamard(1 << moved.bit_length())[:, 1 : moved + 1])
+    mirrored = torch.nn.functional.pad(signs < 0, (0, fixed)).to(flat.device)
     images = torch.where(mirrored, n - 1 - chosen[:, None, :], chosen[:, None, :])
     return ordered.gather(0, images.flatten(0, 1)).unflatten(0, images.shape[:2])
 
 
-def sensitivities(expert: ODEExpert, t: Tensor, y: Tensor, z_e: Tensor) -> Tensor:
-    """Return the derivative of the expert's rate with respect to each parameter.
+def sensitivities(expert: ODEExpert, points: Points, z_e: Tensor) -> Tensor:
+    """Return the derivative of the expert's rate with respect to each inferred parameter.
 
     Arguments:
         expert: The expert.
-        t: Time, a scalar.
-        y: States, with shape `(*B, C)`.
+        points: States, times and inputs, with leading axes `*B`.
         z_e: Parameters, with shape `(*B, P)`.
 
     Returns:
-        Sensitivities in rate units per parameter unit, with shape `(P, *B, C)`.
+        Sensitivities in rate units per parameter unit, with shape `(P', *B, C, *S)`, P' the
+        number of parameters that are not known.
     """
     basis = torch.eye(z_e.shape[-1], dtype=z_e.dtype, device=z_e.device)
-    return torch.stack([directional(lambda z: expert(t, y, z), z_e, e) for e in basis])
+    free = [i for i, p in enumerate(expert.params) if not p.known]
+    return torch.stack(
+        [
+            directional(lambda z: expert(points.t, points.y, z, points.u), z_e, basis[i])
+            for i in free
+        ]
+    )
 
 
 class Projection(NamedTuple):

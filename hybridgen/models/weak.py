@@ -21,7 +21,7 @@ from torch import Tensor
 
 from hybridgen.errors import DataError
 
-__all__ = ["bumps", "equation_error"]
+__all__ = ["bumps", "equation_error", "weak_fits"]
 
 HALF_WIDTHS = (6, 9, 12, 16, 20, 24)
 """Half widths of the bumps, in points."""
@@ -40,8 +40,7 @@ def bumps(t: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         DataError: If there are too few times for a bump, or the steps are not equal.
     """
-    points = len(t)
-    step = (t[-1] - t[0]).abs() / (points - 1)
+    points, step = len(t), (t[-1] - t[0]).abs() / (len(t) - 1)
     half = [h for h in HALF_WIDTHS if 2 * h + 1 <= points]
     if not half:
         raise DataError(
@@ -49,7 +48,7 @@ def bumps(t: Tensor) -> tuple[Tensor, Tensor]:
             "observe more, or start with the rollout objective."
         )
     gap = t.diff()
-    if ((gap - gap.mean()).abs() > 0.01 * gap.mean().abs()).any():
+    if not _equal(gap):
         raise DataError(
             "the weak form needs equal time steps, since its quadrature is accurate on no others; "
             "use the rollout objective for irregular times."
@@ -63,6 +62,15 @@ def bumps(t: Tensor) -> tuple[Tensor, Tensor]:
     dphi = -8.0 * s * base**3 / h * gap.mean()
     norm = phi.norm(dim=1, keepdim=True)
     return phi / norm, dphi / norm
+
+
+def weak_fits(t: Tensor) -> bool:
+    """Return whether the weak form can be taken on these times, `(T,)` or `(B, T)`."""
+    return t.ndim == 1 and len(t) > 2 * HALF_WIDTHS[0] and _equal(t.diff())
+
+
+def _equal(gap: Tensor) -> bool:
+    return bool(((gap - gap.mean()).abs() <= 0.01 * gap.mean().abs()).all())
 
 
 def equation_error(phi: Tensor, dphi: Tensor, y: Tensor, rates: Tensor) -> Tensor:

@@ -6,6 +6,6 @@ imports neither matplotlib nor xarray.
 
 from hybridgen.report.document import write_report
 from hybridgen.report.page import results_page, write_results_page
-from hybridgen.report.tables import table
+from hybridgen.report.terminal import summary_of, table
 
-__all__ = ["results_page", "table", "write_report", "write_results_page"]
+__all__ = ["results_page", "summary_of", "table", "write_report", "write_results_page"]

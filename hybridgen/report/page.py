@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from hybridgen import plots
 from hybridgen.errors import DataError
 from hybridgen.files import write_text_atomic
-from hybridgen.report import sentences, tables
+from hybridgen.plots import Row
+from hybridgen.report import fits, sentences, tables
 from hybridgen.report.rows import problems
 from hybridgen.report.run import Run, facts, read_run
 from hybridgen.report.sections import error_panels
@@ -80,6 +82,19 @@ def _stem(run: Run) -> str:
     return run.experiment
 
 
+def _fit_parts(rows: Sequence[Row]) -> list[str]:
+    """Return headline, errors and parameters of a fit to a user's data."""
+    parts = [tables.plain(" ".join(fits.headline(rows)))]
+    heads, errors = fits.errors(rows)
+    found = [(errors.title, heads, errors)]
+    heads, estimates = fits.estimates(rows)
+    found += [("parameter", heads, estimates)] if estimates.lines else []
+    for title, heads, block in found:
+        lines: list[list[str | tables.Cell]] = [[ln.name, *ln.cells] for ln in block.lines]
+        parts.append(tables.markdown([title, *heads], lines))
+    return parts
+
+
 def _page(run: Run) -> str:
     stem, several = _stem(run), len(problems(run.rows)) > 1
     parts = [f"# {tables.plain(stem)}"]
@@ -87,6 +102,9 @@ def _page(run: Run) -> str:
     for title, rows in problems(run.rows):
         if several:
             parts.append(f"## {tables.plain(title)}")
+        if fits.is_fit(rows):
+            parts += _fit_parts(rows)
+            continue
         parts.append(tables.plain(" ".join(sentences.headline(rows))))
         if not pictured and error_panels(run.rows):
             parts.append(f"![Error against shift]({stem}.png)")
@@ -100,10 +118,12 @@ def _page(run: Run) -> str:
             parts.append("Published values beside ours (relative error, %):")
             parts.append(tables.markdown(["learner", "test set", "ours", "published"], beside))
         parts += [f"Warning: {tables.plain(w)}" for w in sentences.warnings(rows)]
-    parts.append(
-        "Bold is the best learner of a shifted test set, the true-model fit a reference. Brackets "
-        "are the range over seeds, of one seed the bootstrap over its members, or as published."
-    )
+    if not fits.is_fit(run.rows):
+        parts.append(
+            "Bold is the best learner of a shifted test set, the true-model fit a reference. "
+            "Brackets are the range over seeds, of one seed the bootstrap over its members, or as "
+            "published."
+        )
     parts.append("## How it was run")
     if run.provenance is None:
         parts.append("The run directory holds no provenance.json.")

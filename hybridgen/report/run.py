@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ NEEDS = {
     "rollouts": ("predicted", "observed"),
     "residual": ("f_a", "support"),
     "status": ("status",),
+    "forecast": ("predicted", "observed"),
 }
 
 
@@ -41,6 +42,7 @@ class Run:
         groups: Data sets of the first seed by group, in memory; only those that are there.
         absent: For each group that cannot be drawn, why not.
         history: The training history by learner.
+        identifiability: What the data say of each parameter, by learner.
     """
 
     path: Path
@@ -50,6 +52,7 @@ class Run:
     groups: Mapping[str, xr.Dataset]
     absent: Mapping[str, str]
     history: Mapping[str, xr.Dataset]
+    identifiability: Mapping[str, xr.Dataset] = field(default_factory=dict)
 
     @property
     def experiment(self) -> str:
@@ -81,11 +84,11 @@ def read_run(path: str | Path, *, diagnostics: bool = True) -> Run:
     found = _json(provenance) if provenance.is_file() else None
     if found is not None and not isinstance(found, dict):
         raise DataError(f"provenance.json holds a {type(found).__name__}; expected a mapping")
-    groups, absent, history = (
-        _diagnostics(path / "diagnostics.zarr") if diagnostics else ({}, {}, {})
-    )
+    parts: tuple[Any, ...] = ({}, {}, {}, {})
+    if diagnostics:
+        parts = _diagnostics(path / "diagnostics.zarr")
     text = config.read_text(encoding="utf-8") if config.is_file() else None
-    return Run(path, rows, text, found, groups, absent, history)
+    return Run(path, rows, text, found, *parts)
 
 
 def _json(path: Path) -> Any:
@@ -97,11 +100,11 @@ def _json(path: Path) -> Any:
 
 def _diagnostics(
     path: Path,
-) -> tuple[dict[str, xr.Dataset], dict[str, str], dict[str, xr.Dataset]]:
-    """Return the groups that can be drawn, why others cannot, and the training histories."""
+) -> tuple[dict[str, xr.Dataset], dict[str, str], dict[str, xr.Dataset], dict[str, xr.Dataset]]:
+    """Return the groups that can be drawn, why others cannot, and the groups by learner."""
     if not (path / "zarr.json").is_file():
         why = "the run directory holds no diagnostics.zarr"
-        return {}, dict.fromkeys([*NEEDS, "history"], why), {}
+        return {}, dict.fromkeys([*NEEDS, "history", "identifiability"], why), {}, {}
     import xarray as xr
 
     with xr.open_datatree(path, engine="zarr", consolidated=False) as tree:
@@ -113,11 +116,17 @@ def _diagnostics(
                 absent[name] = f"the group “{name}” of diagnostics.zarr lacks {', '.join(lacks)}"
             else:
                 groups[name] = tree[name].to_dataset().load()
-        parts = tree["history"].children if "history" in tree.children else {}
-        history = {str(k): v.to_dataset().load() for k, v in parts.items() if v.data_vars}
+        history, identifiability = (
+            _by_learner(tree, name) for name in ("history", "identifiability")
+        )
     if not history:
         absent["history"] = "diagnostics.zarr has no training history"
-    return groups, absent, history
+    return groups, absent, history, identifiability
+
+
+def _by_learner(tree: xr.DataTree, group: str) -> dict[str, xr.Dataset]:
+    parts = tree[group].children if group in tree.children else {}
+    return {str(k): v.to_dataset().load() for k, v in parts.items() if v.data_vars}
 
 
 def facts(provenance: dict[str, Any] | None) -> list[tuple[str, str]]:

@@ -14,26 +14,32 @@ from hybridgen.plots import Row, label
 from hybridgen.report import sentences
 from hybridgen.report.rows import problems, summary
 from hybridgen.report.run import Run
+from hybridgen.report.tables import Block
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
-__all__ = ["Picture", "Section", "all_sections", "error_panels", "failure_counts"]
+__all__ = [
+    "WIDTH", "Grid", "Picture", "Section", "all_sections", "error_panels", "failure_counts",
+    "residual", "training",
+]  # fmt: skip
 
 
 # Report width in inches, and bytes a picture may take; the whole report stays below 3 MB.
-WIDTH, LIMIT = 10.5, 300_000
+WIDTH = 10.5
+LIMIT = 300_000
 
 
 @dataclass
 class Section:
-    """A heading with pictures and how to read them, or with the reason why there are none."""
+    """A heading with tables and pictures and how to read them, or why there are none."""
 
     key: str
     title: str
     caption: str
     pictures: list[Picture] = field(default_factory=list)
+    grids: list[Grid] = field(default_factory=list)
     absent: str = ""
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -47,6 +53,13 @@ class Section:
             fill(fig)
             data = base64.b64encode(plots.png(fig, LIMIT)).decode("ascii")
         self.pictures.append(Picture(alt, f"data:image/png;base64,{data}", round(100 * width)))
+
+
+class Grid(NamedTuple):
+    """A table: the headings of its columns, and blocks of lines."""
+
+    heads: Sequence[str]
+    blocks: Sequence[Block]
 
 
 class Picture(NamedTuple):
@@ -121,7 +134,8 @@ def _parameters(run: Run) -> Section:
     return section
 
 
-def _training(run: Run) -> Section:
+def training(run: Run) -> Section:
+    """Return the training curves."""
     caption = (
         "Losses against updates: a validation line that rises while the training line falls is "
         "over-fitting. Thin vertical lines are where a stage of training begins."
@@ -133,7 +147,8 @@ def _training(run: Run) -> Section:
     return section
 
 
-def _residual(run: Run) -> Section:
+def residual(run: Run) -> Section:
+    """Return what f_a learnt, over the plane of two states."""
     caption = (
         "Colour is what the network adds to each rate, beside what the expert truly lacks where "
         "that is known. Hatched regions hold no training data: the network extrapolates there. "
@@ -213,5 +228,5 @@ def _failed(counts: list[tuple[str, str, str, int]], total: int) -> str:
 
 def all_sections(run: Run) -> list[Section]:
     """Return every section of the report, in order."""
-    builders = (_error, _rollouts, _parameters, _training, _residual, _failures)
+    builders = (_error, _rollouts, _parameters, training, residual, _failures)
     return [build(run) for build in builders]

@@ -70,7 +70,7 @@ def test_parameters_stay_in_the_box(model, batch):
 @pytest.mark.parametrize("objective", ["weak", "rollout"])
 def test_gradient_reaches_every_parameter(model, batch, objective):
     part = batch.to(model.state_sd)
-    loss = OBJECTIVES[objective](model, part).total
+    loss = OBJECTIVES[objective](model, part, 0, torch.Generator()).total
     loss.backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
@@ -97,7 +97,7 @@ def test_save_and_load(model, batch, tmp_path):
 
 def test_weights_come_from_the_seed():
     one, same, other = (APHYNITY(pendulum.expert, encoder=SMALL, seed=s) for s in (1, 1, 2))
-    weights = [m.encoder["head"].weight for m in (one, same, other)]
+    weights = [m.encoder.heads[-1].weight for m in (one, same, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
 
@@ -163,7 +163,7 @@ def test_weak_form_refuses_gaps(batch):
     mask = torch.ones_like(batch.y, dtype=torch.bool)
     mask[0, 3] = False
     with pytest.raises(DataError, match="use the rollout objective for gaps"):
-        OBJECTIVES["weak"](model, batch.replace(mask=mask))
+        OBJECTIVES["weak"](model, batch.replace(mask=mask), 0, torch.Generator())
 
 
 def test_s0_7_1_predictor_of_a_linear_system_is_exact():

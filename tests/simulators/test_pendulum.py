@@ -54,3 +54,16 @@ def test_expert_is_the_truth_without_damping():
     )
     whole = pendulum.truth(0.0, y, torch.cat([omega0, torch.zeros(5, 1)], -1))
     assert torch.equal(whole, pendulum.expert(0.0, y, omega0))
+
+
+def test_s0_7_13_training_of_the_z_a_study_lies_outside_every_joint_shift():
+    study = pendulum.variants["z_a_study"]
+    assert study.support == {**pendulum.simulator.support, "alpha": (0.0, 0.3)}
+    for name in ("joint_small", "joint_medium", "joint_large"):
+        moved = study.shifts[name].support
+        assert moved["alpha"][0] >= 0.3
+        assert moved["omega0"] == (0.5, 1.5)
+    data = study.sample(100, seed=0, split="test", shift="joint_small")
+    assert data.attrs["variant"] == "z_a_study"
+    assert data["alpha"].min() > 0.3
+    assert (data["distance"] >= (data["alpha"] - 0.3) / 0.3 - 1e-12).all()
