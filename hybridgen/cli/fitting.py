@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -138,11 +139,12 @@ def _predict(
         convert=convert, time_unit=time_unit, missing=missing, sort=sort, sep=sep,
         decimal=decimal, group=group,
     )  # fmt: skip
-    from hybridgen.cli.forecasts import Wanted, forecast, write
+    from hybridgen.cli.forecasts import Wanted, check_target, forecast, write
     from hybridgen.cli.trained import trained
 
     wanted = Wanted.of(until, times)
+    check_target(out, overwrite)
     with trained(run, learner, expert) as found, options.as_options():
         predicted = forecast(found, data, columns, wanted, inference)
-        path = write(predicted.assign_attrs(command=" ".join(command())), out, overwrite)
+        path = write(predicted.assign_attrs(command=shlex.join(command())), out)
     show(f"predicted {path}")

@@ -32,7 +32,7 @@ from hybridgen.refinement import refine
 from hybridgen.store import write_store
 from hybridgen.threads import one_thread
 
-__all__ = ["Wanted", "forecast", "write"]
+__all__ = ["Wanted", "check_target", "forecast", "write"]
 
 
 @dataclass(frozen=True)
@@ -264,24 +264,19 @@ def _described(found: Trained, data: xr.Dataset, batch: Batch, inference: str) -
     return made
 
 
-def write(data: xr.Dataset, path: Path, overwrite: bool = False) -> Path:
-    """Write a forecast in the format that the ending of a path names.
+def check_target(path: Path, overwrite: bool = False) -> None:
+    """Raise unless a forecast can be written to a path: before the work rather than after it.
 
     Arguments:
-        data: The forecast.
-        path: A file that ends in .csv or .nc, or a store that ends in .zarr.
+        path: The file or store.
         overwrite: Whether it may be replaced.
-
-    Returns:
-        The path.
 
     Raises:
         OutputExistsError: If there is something already, or no folder to write into.
-        DataError: If the ending is another one, or a field is to be written as text.
+        DataError: If the ending is none of those that can be written.
     """
-    kinds = {".csv": _write_csv, ".nc": _write_netcdf, ".zarr": _write_zarr}
-    if path.suffix not in kinds:
-        raise DataError(f"{path} ends in {path.suffix!r}; write one of {', '.join(kinds)}.")
+    if path.suffix not in _KINDS:
+        raise DataError(f"{path} ends in {path.suffix!r}; write one of {', '.join(_KINDS)}.")
     store = path.is_dir() and (path / "zarr.json").is_file()
     if path.exists() and not (overwrite and store == (path.suffix == ".zarr")):
         raise OutputExistsError(
@@ -289,7 +284,22 @@ def write(data: xr.Dataset, path: Path, overwrite: bool = False) -> Path:
         )
     if not path.absolute().parent.is_dir():
         raise OutputExistsError(f"there is no folder {path.parent} to write {path.name} into.")
-    kinds[path.suffix](data, path)
+
+
+def write(data: xr.Dataset, path: Path) -> Path:
+    """Write a forecast in the format that the ending of a path names; an old file is replaced.
+
+    Arguments:
+        data: The forecast.
+        path: A file that ends in .csv or .nc, or a store that ends in .zarr.
+
+    Returns:
+        The path.
+
+    Raises:
+        DataError: If a field is to be written as text.
+    """
+    _KINDS[path.suffix](data, path)
     return path
 
 
@@ -321,3 +331,6 @@ def _write_csv(data: xr.Dataset, path: Path) -> None:
     words = [Status(code).name for code in data["status"].values.tolist()]
     table["status"] = np.repeat(words, points)
     pd.DataFrame(table).to_csv(path, index=False)
+
+
+_KINDS = {".csv": _write_csv, ".nc": _write_netcdf, ".zarr": _write_zarr}
