@@ -16,7 +16,7 @@ LIBRARY = ROOT / "hybridgen"
 # modules of a folder (a package) may.
 LAYERS = [
     {"errors", "version"},
-    {"config", "files", "forward", "progress", "provenance", "rng"},
+    {"config", "files", "forward", "progress", "provenance", "rng", "threads"},
     {"params", "operators", "signals", "units"},
     {"foreign", "integrate"},
     {"generative"},
