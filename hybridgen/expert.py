@@ -312,6 +312,7 @@ class Expert(_Declared):
     inputs: tuple[State, ...]
     outputs: tuple[State, ...]
     params: tuple[Param, ...]
+    # None until __post_init__ has taken it from the inputs
     axis: State = None  # type: ignore[assignment]
     backend: Backend = "torch"
     vectorised: bool = True

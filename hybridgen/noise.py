@@ -54,7 +54,7 @@ class Noise:
 
     def unlink(self, g: Tensor) -> Tensor:
         """Return states from that scale, with the shape of `g`."""
-        raise NotImplementedError
+        raise NotImplementedError  # each noise is its link
 
     def scaled(self, factor: float) -> Self:
         """Return the noise with every standard deviation multiplied by `factor`."""

@@ -114,7 +114,7 @@ class HybridVAE(APHYNITY):
         # past APHYNITY's own, whose encoder and residual are others
         HybridModel.__init__(
             self,
-            expert,  # type: ignore[arg-type]  # the base reads only what both kinds have
+            expert,
             expert.states,
             z_a_dim,
             parts,
