@@ -22,30 +22,11 @@ from hybridgen.train import Stage
 __all__ = ["CONFIGS", "Config", "main"]
 
 # a pointwise network needs no gauge, and what is missing is large: the norm only breaks ties
-_STEP = Stage(objective="rollout", span=1, steps=600, batch_size=16, norm=(1e-3, 1e-4), gauge=0.0)
-_WINDOW = Stage(
-    objective="rollout",
-    steps=200,
-    batch_size=8,
-    learning_rate=1e-3,
-    norm=(1e-4, 1e-4),
-    gauge=0.0,
-)
-_ELBO = Stage(
-    objective="elbo",
-    steps=150,
-    batch_size=8,
-    learning_rate=1e-3,
-    norm=(0.0, 0.0),
-    gauge=0.0,
-)
+_WEIGHTS: dict[str, Any] = {"norm": (1e-4, 1e-5), "gauge": 0.0}
+_STEP = Stage("rollout", span=1, steps=1500, batch_size=16, learning_rate=5e-3, **_WEIGHTS)
+_ELBO = Stage("elbo", steps=150, batch_size=8, learning_rate=1e-3)
 _SUPERVISED = Stage(
-    objective="supervised",
-    steps=800,
-    batch_size=32,
-    learning_rate=2e-3,
-    pool=500,
-    refresh=400,
+    "supervised", steps=1200, batch_size=32, learning_rate=1e-2, pool=500, refresh=400
 )
 
 
@@ -63,15 +44,14 @@ class Config(robustness.Config):
     test: int = 60
     shifts: tuple[str, ...] = ("ood",)
     residual: Residual = Residual(hidden=(32, 32), constant=True)
-    encoder: Convolutional = Convolutional(width=16, hidden=64)
-    stages: tuple[Stage, ...] = (_STEP, _WINDOW)
+    encoder: Convolutional = Convolutional(width=8, bins=3, hidden=64)
+    stages: tuple[Stage, ...] = (_STEP,)
     supervised: Stage = _SUPERVISED
     hvae_stages: tuple[Stage, ...] = (_STEP, _ELBO)
     hvae_supervised: Stage = _SUPERVISED
 
 
-_FREE = {"norm": (0.0, 0.0), "gauge": 0.0}
-_FIELDS = {"norm": (1e-3, 1e-4), "gauge": 0.0, "objective": "rollout", "batch_size": 4}
+_FIELDS = {**_WEIGHTS, "objective": "rollout", "batch_size": 4}
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "small": {
@@ -83,7 +63,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "supervised": {"objective": "supervised", "steps": 3, "batch_size": 4, "pool": 8},
         "hvae_stages": (
             {**_FIELDS, "steps": 3, "span": 1},
-            {**_FREE, "objective": "elbo", "batch_size": 4, "steps": 2},
+            {"objective": "elbo", "batch_size": 4, "steps": 2},
         ),
         "hvae_supervised": {"objective": "supervised", "steps": 3, "batch_size": 4, "pool": 8},
     }

@@ -1,8 +1,6 @@
 r"""Figures of a run: every function draws result rows or named arrays on axes that it is given.
 
-A result row is a mapping with the columns of `results.json`. Its *name* is the learner, with
-" refined" behind it where the answer was refined; a name has one colour and one marker in every
-figure. The x axis of the main figure is the distance of a test set from the training support,
+The x axis of the main figure is the distance of a test set from the training support,
 
 .. math:: d = \max_j \max(0,\; l_j - z_j,\; z_j - h_j) \,/\, (h_j - l_j),
 
@@ -25,6 +23,7 @@ import numpy as np
 
 from hybridgen.errors import DataError
 from hybridgen.files import write_bytes_atomic
+from hybridgen.naming import ABLATION, Row, colour, label, marker, ordered, row_name
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -32,71 +31,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "colour", "error_against_shift", "failures", "figure", "label", "ordered", "parameters", "png",
-    "residual_map", "rollouts", "row_name", "save", "style", "training_curves",
+    "error_against_shift", "failures", "figure", "parameters", "png", "residual_map", "rollouts",
+    "save", "style", "training_curves",
 ]  # fmt: skip
 
-Row = Mapping[str, Any]
-
-# Okabe and Ito (2008), Color Universal Design: told apart by colour-blind readers.
-_NAMES = {
-    "mean": ("mean baseline", "#777777", ""),
-    "expert_only": ("expert only", "#E69F00", "s"),
-    "expert_only refined": ("expert only refined", "#B36B00", "X"),
-    "network_only": ("network only", "#CC79A7", "^"),
-    "aphynity": ("APHYNITY", "#56B4E9", "v"),
-    "aphynity refined": ("APHYNITY refined", "#7A5195", "P"),
-    "aphynity+": ("APHYNITY+", "#0072B2", "o"),
-    "aphynity+ refined": ("APHYNITY+ refined", "#009E73", "D"),
-    "hvae": ("HVAE", "#B8860B", "<"),
-    "hvae+": ("HVAE+", "#D55E00", ">"),
-    "hvae+ refined": ("HVAE+ refined", "#7A1F00", "h"),
-    "true_model": ("true-model fit", "#111111", ""),
-}
-_WORDS = {
-    "none": "in support", "failed": "failed predictions",
-    "relative_error": "relative error of the parameters",
-    "log_mse_summed": "log squared error of the forecast",
-}  # fmt: skip
 _STYLE = {
     "font.size": 9.0, "axes.titlesize": 9.0, "axes.titlelocation": "left", "axes.axisbelow": True,
     "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#888888",
     "axes.linewidth": 0.7, "axes.grid": True, "grid.color": "#e6e6e6", "grid.linewidth": 0.6,
     "legend.frameon": False, "hatch.linewidth": 0.4, "text.parse_math": False,
 }  # fmt: skip
-
-
-def row_name(row: Row) -> str:
-    """Return the name under which a row is drawn; a fit of the true model is always refined."""
-    refined = row["inference"] == "refined" and row["learner"] != "true_model"
-    return f"{row['learner']} refined" if refined else str(row["learner"])
-
-
-def label(word: str) -> str:
-    """Return the words for a name, a shift or a metric; one that has none is shown as it is.
-
-    Example:
-        >>> label("aphynity+"), label("none"), label("far")
-        ('APHYNITY+', 'in support', 'far')
-    """
-    return _NAMES[word][0] if word in _NAMES else _WORDS.get(word, word)
-
-
-def colour(name: str) -> str:
-    """Return the colour of a name, the same in every figure; grey for a name without one."""
-    return _NAMES[name][1] if name in _NAMES else "#555555"
-
-
-def ordered(names: Iterable[str]) -> list[str]:
-    """Return the distinct names, baselines first and the true model last.
-
-    Example:
-        >>> ordered(["true_model", "aphynity+", "mean", "aphynity+"])
-        ['mean', 'aphynity+', 'true_model']
-    """
-    known = list(_NAMES)
-    last = known.index("true_model")
-    return sorted(set(names), key=lambda n: (known.index(n) if n in known else last - 0.5, n))
 
 
 def style() -> AbstractContextManager[None]:
@@ -215,6 +159,7 @@ def error_against_shift(rows: Iterable[Row], metric: str, ax: Axes | None = None
     Bands are the intervals of the rows over seeds, faint lines single seeds, dashed lines the
     reference levels (mean baseline, fit of the true model), open diamonds published values. The
     test set `ood` is a whole shifted range: where its parts are there too, lines go through those.
+    Learners of an ablation are left to the tables.
 
     Arguments:
         rows: Result rows of one problem.
@@ -238,7 +183,7 @@ def error_against_shift(rows: Iterable[Row], metric: str, ax: Axes | None = None
         ('relative error of the parameters (%)', 'log')
     """
     rows = [r for r in rows if (r["metric"], r["parameter"]) == (metric, "mean")]
-    ours = [r for r in rows if r["learner"] != "published"]
+    ours = [r for r in rows if r["learner"] not in ("published", *ABLATION)]
     if not ours:
         raise DataError(f"no row has metric {metric!r} over the parameters (parameter='mean')")
     fig = figure(7, 4) if ax is None else ax.figure.figure
@@ -269,8 +214,8 @@ def _draw_curve(ax: Axes, rows: list[Row], name: str) -> list[tuple[float, float
     seeds = sorted({r["seed"] for r in rows}, key=lambda seed: (seed != "mean", str(seed)))
     x, y, low, high = _curve(rows, seeds[0])
     shade, dashed = colour(name), name in ("mean", "true_model")
-    marker = "" if dashed else _NAMES.get(name, ("", "", "."))[2]
-    ax.plot(x, y, "--" if dashed else "-", color=shade, marker=marker, ms=5, label=label(name))
+    shape = "" if dashed else marker(name)
+    ax.plot(x, y, "--" if dashed else "-", color=shade, marker=shape, ms=5, label=label(name))
     ax.fill_between(x, low, high, color=shade, alpha=0.07 if dashed else 0.18, lw=0)
     for seed in seeds[1:] if len(seeds) > 2 and not dashed else ():
         ax.plot(*_curve(rows, seed)[:2], color=shade, lw=0.6, alpha=0.35)

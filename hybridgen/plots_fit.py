@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hybridgen.plots import colour, label, ordered
+from hybridgen.naming import colour, label, ordered
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -38,8 +38,9 @@ class Stage:
         learning_rate: Peak of the one-cycle schedule of Adam.
         trains: `"all"`, or `"encoder"` to leave the decoder bit for bit as it is.
         norm: Weight of the norm penalty on the residual, at the start and at the end; it falls
-            geometrically.
-        gauge: Weight of the gauge penalty.
+            geometrically. None for the learner's own: 0.015 to 0.0015 for APHYNITY, none for a
+            hybrid VAE, whose regularisers take its place.
+        gauge: Weight of the gauge penalty; None for 0.15 and none likewise.
         span: Over how many intervals a roll-out goes; zero for the whole window.
         pool: How many trajectories a sampler draws at a time.
         refresh: After how many updates the pool is drawn anew.
@@ -50,8 +51,8 @@ class Stage:
     batch_size: int = 100
     learning_rate: float = 3e-3
     trains: Literal["all", "encoder"] = "all"
-    norm: tuple[float, float] = (0.015, 0.0015)
-    gauge: float = 0.15
+    norm: tuple[float, float] | None = None
+    gauge: float | None = None
     span: int = 0
     pool: int = 5000
     refresh: int = 250
@@ -184,9 +185,7 @@ class Source:
 
 _SUPERVISED = Stage(objective="supervised", steps=3000, learning_rate=2e-3)
 _SPANS = Stage(objective="rollout", steps=1000, span=10)
-# a hybrid VAE has regularisers of its own
-_FREE_WEAK = Stage(norm=(0.0, 0.0), gauge=0.0)
-_ELBO = Stage(objective="elbo", steps=1000, learning_rate=1e-3, norm=(0.0, 0.0), gauge=0.0)
+_ELBO = Stage(objective="elbo", steps=1000, learning_rate=1e-3)
 _WHOLE = Stage(objective="rollout", steps=1000, learning_rate=1e-3, batch_size=50)
 
 
@@ -196,7 +195,7 @@ def _default_stages(model: HybridModel, seen: Batch) -> tuple[Stage, ...]:
     has_rate = getattr(model, "decoder", "rate") == "rate"
     weak = model.space == 0 and not gaps and model.noise.name == "gaussian" and weak_fits(seen.t)
     if "elbo" in getattr(model, "objectives", {}):
-        return (_FREE_WEAK, _ELBO) if weak and has_rate else (_ELBO,)
+        return (Stage(), _ELBO) if weak and has_rate else (_ELBO,)
     if weak:
         return (Stage(),)
     short = model.is_fully_observed and seen.y.shape[1] > 2 * _SPANS.span

@@ -209,8 +209,11 @@ class _Run:
             or stage.trains == "encoder"
             or not isinstance(model, APHYNITY)
             or model.residual is None
-            or not (stage.norm[0] > 0 or stage.gauge > 0)
         ):
+            return loss
+        start, end = model.default_norm if stage.norm is None else stage.norm
+        strength = model.default_gauge if stage.gauge is None else stage.gauge
+        if start == strength == 0:
             return loss
         count = ORBITS if model.space == 0 else FRAMES
         orbits = torch.randint(len(self.source.points.y), (count,), generator=generator)
@@ -219,9 +222,8 @@ class _Run:
         points = self.source.points.map(lambda v: v[orbits.to(v.device)].flatten(0, 1))
         projection = model.projection(points, some)
         norm, gauge = projection.total.mean(), projection.parallel.mean()
-        start, end = stage.norm
         weight = start * (end / start) ** progress if start > 0 else 0.0
-        total = loss.total + weight * norm + stage.gauge * gauge
+        total = loss.total + weight * norm + strength * gauge
         return Loss(total, loss.latents, {**loss.parts, "norm": norm, "gauge": gauge})
 
     @torch.no_grad()

@@ -15,7 +15,7 @@ LIBRARY = ROOT / "hybridgen"
 # Imports go towards the beginning of this list. Modules of one line do not import each other; the
 # modules of a folder (a package) may.
 LAYERS = [
-    {"errors", "version"},
+    {"errors", "naming", "version"},
     {"config", "files", "forward", "progress", "provenance", "rng", "threads"},
     {"params", "operators", "signals", "units"},
     {"foreign", "integrate"},

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hybridgen import plots
+from hybridgen import naming, plots
 from hybridgen.errors import DataError
 
 _spec = importlib.util.spec_from_file_location(
@@ -136,7 +136,7 @@ def test_published_values_stand_at_the_distance_of_our_test_set(fig):
     plots.error_against_shift(rows, "relative_error", ax)
     (container,) = ax.containers
     assert container.lines[0].get_xydata().tolist() == [[1.2, 9.0]]
-    assert container.lines[0].get_color() == plots.colour("aphynity+")
+    assert container.lines[0].get_color() == naming.colour("aphynity+")
 
 
 def test_end_labels_do_not_overlap(fig):
@@ -157,10 +157,10 @@ def test_an_absent_metric_is_an_error(fig):
 
 
 def test_one_colour_a_learner_in_every_figure(groups):
-    assert len({plots.colour(n) for n in plots._NAMES}) == len(plots._NAMES)
+    assert len({naming.colour(n) for n in naming._NAMES}) == len(naming._NAMES)
     with plots.style():
         parts = draw_all(plots.figure(8, 24), groups)
-    wanted = plots.colour("aphynity")
+    wanted = naming.colour("aphynity")
     assert lines(parts["error"].axes[0])["APHYNITY"].get_color() == wanted
     assert lines(parts["rollouts"].axes[0])["APHYNITY"].get_color() == wanted
     panel = next(ax for ax in parts["parameters"].axes if ax.get_title(loc="left") == "APHYNITY")

@@ -16,6 +16,7 @@ from hybridgen.simulators import pendulum
 from hybridgen import APHYNITY, FitConfig, Stage, expert_augment, fit, plots
 from hybridgen.io import to_batch
 from hybridgen.models import HybridModel
+from hybridgen.naming import colour, label
 
 TARGET = Path(__file__).with_suffix(".png")
 SUPERVISED = Stage(objective="supervised", steps=1000, learning_rate=2e-3)
@@ -51,7 +52,7 @@ def draw() -> None:
             predicted = model.predict(None, batch.t, given=batch)
             error = (predicted.y.numpy() - data["y"].values)[:, 49:]
             squared = (error**2).sum(-1).mean(-1)
-            look = {"color": plots.colour(name), "label": plots.label(name), "ms": 2.5}
+            look = {"color": colour(name), "label": label(name), "ms": 2.5}
             left.plot(true, predicted.inferred.z_e[:, 0], "o", **look)
             right.plot(true, np.log10(squared), "o", **look)
         left.axline((1.0, 1.0), slope=1.0, color="black", lw=0.8, ls=":")

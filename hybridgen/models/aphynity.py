@@ -13,6 +13,8 @@ References:
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -57,6 +59,8 @@ class APHYNITY(HybridModel):
     """
 
     expert: ODEExpert
+    default_norm: ClassVar[tuple[float, float]] = (0.015, 0.0015)
+    default_gauge: ClassVar[float] = 0.15
 
     def __init__(
         self,

@@ -251,6 +251,8 @@ class HybridModel(nn.Module):
         values, mask = y[:, :, self.data_states], mask[:, :, self.data_states]
         if seen.u is not None:
             u = (seen.u - self.input_mean) / self.input_sd
+            # an input is the same all over a field
+            u = u[(..., *(None,) * self.space)].expand(*u.shape, *y.shape[3:])
             values = torch.cat([values, u], dim=2)
             mask = torch.cat([mask, torch.ones_like(u)], dim=2)
         gap = seen.t.diff(dim=-1) / self.mean_step

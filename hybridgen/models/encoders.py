@@ -50,7 +50,7 @@ class Convolutional:
     """Settings of the convolutional encoder: over time for an ODE, over space for fields.
 
     Arguments:
-        width: Channels of the first layer; the others have twice as many.
+        width: Channels of the first layer, and of fields the only one.
         bins: Into how many pieces a window is pooled before the heads.
         hidden: Width of the two fully connected layers.
 
@@ -73,12 +73,12 @@ class Convolutional:
         """Return the network; see `EncoderConfig.build`."""
         if space == 0:
             return ConvolutionalEncoder(channels, known, latents, initial, self)
-        if space != 2 or initial:
+        if initial:
             raise UnsupportedError(
-                f"the convolutional encoder reads fields with 2 spatial axes, got {space}, and "
-                "infers no initial fields; declare every field observed, and infer_x0=False."
+                "the convolutional encoder infers no initial fields; declare every field as "
+                "observed, and infer_x0=False."
             )
-        return FieldEncoder(channels, known, latents, self)
+        return FieldEncoder(channels, known, latents, space, self)
 
 
 @config
@@ -171,31 +171,33 @@ class ConvolutionalEncoder(nn.Module):
 
 
 class FieldEncoder(nn.Module):
-    """Local features of every frame and its change to the next, averaged over space.
+    r"""Second moments, over space, of learnt stencils of a frame and of its change to the next.
 
-    A rate of diffusion shows in how a pixel changes beside how it differs from its neighbours, and
-    it shows at its own time for each wavelength: so the features are local, nothing is pooled in
-    space before they are made, and they are averaged over all of space but only a part of the
-    window.
+    .. math:: f = W * (y_i,\, \Delta y_i / \Delta t_i), \qquad
+              \log \mathrm{Var} f_j, \quad \mathrm{Corr}(f_j, f_k), \quad E f_j
+
+    A coefficient of a partial differential equation is what a regression of the change on a
+    stencil of the frame would give, and these moments are all that a regression asks for. They are
+    taken over the pixels whose neighbours were all observed, without regard to what lies beyond
+    the border, and over a part of the window: each wavelength shows at its own time.
 
     Arguments:
         channels: How many fields are read, C.
         known: How many parameters are known, K.
         latents: How many numbers are returned for the latents, L.
-        config: The settings.
+        space: How many spatial axes there are.
+        config: The settings; its width is the number of stencils.
     """
 
-    def __init__(self, channels: int, known: int, latents: int, config: Convolutional) -> None:
+    def __init__(
+        self, channels: int, known: int, latents: int, space: int, config: Convolutional
+    ) -> None:
         super().__init__()
         w = config.width
-        self.convolutions = nn.Sequential(
-            nn.Conv2d(2 * channels, w, 3, padding=1, padding_mode="circular"),
-            nn.SiLU(),
-            nn.Conv2d(w, 2 * w, 1),
-            nn.SiLU(),
-        )
+        conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[space - 1]
+        self.stencils = conv(2 * channels, w, 3)
         self.pool = nn.AdaptiveAvgPool1d(config.bins)
-        self.heads = _heads(2 * w * config.bins + known, config.hidden, latents, 0)
+        self.heads = _heads(w * (w + 3) // 2 * config.bins + known, config.hidden, latents, 0)
 
     def forward(
         self, values: Tensor, mask: Tensor, steps: Tensor, known: Tensor
@@ -203,7 +205,7 @@ class FieldEncoder(nn.Module):
         """Return what is inferred of each window.
 
         Arguments:
-            values: Frames in standard deviations, with shape `(B, T, C, Y, X)`.
+            values: Frames in standard deviations, with shape `(B, T, C, *S)`.
             mask: One where observed, with the shape of `values`.
             steps: Time steps in units of the training set's mean step, with shape `(B, T)`.
             known: Known parameters in units of their range, with shape `(B, K)`.
@@ -212,11 +214,39 @@ class FieldEncoder(nn.Module):
             Numbers for the latents, with shape `(B, L)`, and nothing for the initial state.
         """
         seen = torch.where(mask > 0, values, 0.0)
-        change = seen.diff(dim=1) / steps[:, 1:, None, None, None]
-        pairs = torch.cat([seen[:, :-1], change], dim=2)
-        features = self.convolutions(pairs.flatten(0, 1)).mean((-2, -1))
-        features = self.pool(features.unflatten(0, pairs.shape[:2]).movedim(1, 2)).flatten(1)
+        gap = steps[:, 1:].reshape(*steps[:, 1:].shape, *(1,) * (values.ndim - 2))
+        pairs = torch.cat([seen[:, :-1], seen.diff(dim=1) / gap], dim=2).flatten(0, 1)
+        f = self.stencils(pairs).flatten(2)
+        pixels = self._observed(mask).flatten(0, 1).flatten(1)[:, None, :]
+        times = len(values), values.shape[1] - 1
+        count = self._binned(pixels.sum(-1), times).clamp_min(1e-6)
+        mean = self._binned((f * pixels).sum(-1), times) / count
+        square = self._binned(((f * pixels) @ f.mT).flatten(1), times) / count
+        square = square.unflatten(-1, (f.shape[1], f.shape[1]))
+        covariance = square - mean[..., :, None] * mean[..., None, :]
+        features = torch.cat([mean, *_log_moments(covariance)], dim=-1).flatten(1)
         return self.heads(torch.cat([features, known], dim=-1)), None
+
+    def _observed(self, mask: Tensor) -> Tensor:
+        """Return one where a stencil saw observed pixels only, with shape `(B, T - 1, *S - 2)`."""
+        whole = (mask[:, 1:] * mask[:, :-1]).amin(2)
+        for axis in range(2, whole.ndim):
+            n = whole.shape[axis] - 2
+            whole = torch.stack([whole.narrow(axis, i, n) for i in range(3)]).amin(0)
+        return whole
+
+    def _binned(self, sums: Tensor, times: tuple[int, int]) -> Tensor:
+        """Return means over the parts of the window, `(B, bins, N)`, of sums `(B * T, N)`."""
+        return self.pool(sums.unflatten(0, times).mT).mT
+
+
+def _log_moments(covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Return log variances `(..., W)` and correlations `(..., W (W - 1) / 2)`."""
+    variance = covariance.diagonal(dim1=-2, dim2=-1).clamp_min(0.0) + 1e-8
+    sd = variance.sqrt()
+    w = covariance.shape[-1]
+    i, j = torch.triu_indices(w, w, offset=1, device=covariance.device)
+    return variance.log(), covariance[..., i, j] / (sd[..., i] * sd[..., j])
 
 
 class GlobalEncoder(nn.Module):

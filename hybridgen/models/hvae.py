@@ -92,6 +92,9 @@ class HybridVAE(APHYNITY):
         "elbo": elbo,
         "supervised": supervised,
     }
+    # its regularisers take the place of APHYNITY's penalties
+    default_norm: ClassVar[tuple[float, float]] = (0.0, 0.0)
+    default_gauge: ClassVar[float] = 0.0
     encoder: VariationalEncoder
     valid_low: Tensor
     valid_high: Tensor

@@ -72,7 +72,7 @@ def orbits(
     """Draw points of the observed trajectories, for an ODE each with its mirror images.
 
     Inputs are mirrored like states, times are not. A state that no data hold is drawn from its
-    range. Fields are taken as they are.
+    range. Fields are taken as they are, with gaps filled by the mean around them.
 
     Arguments:
         batch: The observed windows.
@@ -85,7 +85,7 @@ def orbits(
     """
     t = batch.t.expand(len(batch), -1).to(batch.y)
     if batch.y.ndim > 3:
-        flat = batch.y.flatten(0, 1)
+        flat = _filled(batch.y.flatten(0, 1))
         chosen = torch.randint(len(flat), (count,), generator=generator).to(flat.device)
         u = None if batch.u is None else batch.u.flatten(0, 1)[chosen][:, None]
         return Points(flat[chosen][:, None], t.flatten()[chosen][:, None], u)
@@ -100,6 +100,16 @@ def orbits(
     images = reflected(table, count, generator, fixed=1)
     c = len(columns)
     return Points(images[..., :c], images[..., -1], images[..., c:-1] if inputs else None)
+
+
+def _filled(frames: Tensor) -> Tensor:
+    """Return frames `(N, C, *S)` with each NaN replaced by the mean of its frame, or of all."""
+    if frames.isfinite().all():
+        return frames
+    flat = frames.flatten(2)
+    own = flat.nanmean(2, keepdim=True)
+    own = torch.where(own.isfinite(), own, own.nanmean(0, keepdim=True))
+    return torch.where(flat.isfinite(), flat, own).view_as(frames)
 
 
 def _complete(table: Tensor, generator: torch.Generator) -> Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridgen.files import write_text_atomic
-from hybridgen.plots import Row
+from hybridgen.naming import Row
 from hybridgen.report import fits, sentences, tables
 from hybridgen.report.fit_sections import fit_sections
 from hybridgen.report.rows import problems

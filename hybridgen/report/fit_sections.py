@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from hybridgen import plots_fit
-from hybridgen.plots import label, ordered
+from hybridgen.naming import label, ordered
 from hybridgen.report import fits, sentences
 from hybridgen.report.rows import problems
 from hybridgen.report.run import Run

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hybridgen.plots import Row, label, ordered, row_name
+from hybridgen.naming import Row, label, ordered, row_name
 from hybridgen.report.rows import find, summary
 from hybridgen.report.tables import Block, Cell, Line, cell, extras, number
 

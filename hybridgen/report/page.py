@@ -10,7 +10,7 @@ from pathlib import Path
 from hybridgen import plots
 from hybridgen.errors import DataError
 from hybridgen.files import write_text_atomic
-from hybridgen.plots import Row
+from hybridgen.naming import Row
 from hybridgen.report import fits, sentences, tables
 from hybridgen.report.rows import problems
 from hybridgen.report.run import Run, facts, read_run

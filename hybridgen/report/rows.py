@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from hybridgen.errors import DataError, nearest
-from hybridgen.plots import Row, row_name
+from hybridgen.naming import Row, row_name
 
 __all__ = ["COLUMNS", "ShiftPoint", "check_rows", "find", "problems", "shift_points", "summary"]
 

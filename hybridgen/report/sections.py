@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from hybridgen import plots
-from hybridgen.plots import Row, label
+from hybridgen.naming import Row, label, ordered
 from hybridgen.report import sentences
 from hybridgen.report.rows import problems, summary
 from hybridgen.report.run import Run
@@ -203,7 +203,7 @@ def failure_counts(status: xr.DataArray) -> list[tuple[str, str, str, int]]:
     codes = status.transpose("learner", "shift", "sample").values
     learners, shifts = (status[d].values.tolist() for d in ("learner", "shift"))
     found = []
-    for learner in plots.ordered(learners):
+    for learner in ordered(learners):
         for j, shift in enumerate(shifts):
             counts = Counter(codes[learners.index(learner), j].tolist())
             for code, count in sorted(counts.items()):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hybridgen.plots import Row, label, ordered, row_name
+from hybridgen.naming import ABLATION, Row, label, ordered, row_name
 from hybridgen.report.rows import ShiftPoint, find, shift_points, summary
 from hybridgen.report.tables import REFERENCES, number
 
@@ -31,14 +31,12 @@ def headline(rows: Sequence[Row]) -> list[str]:
     far = [p for p in shifted if p.distance is not None][-1:] or shifted[-1:]
     names = {row_name(r) for r in chosen}
     plus = [n for n in ("aphynity+", "hvae+") if n in names]
-    if not plus:
-        return [_lowest(chosen, far[0])]
-    said = []
+    said = [] if plus else [_lowest(chosen, far[0])]
     for name in plus:
         said += [_parameters(chosen, name, far[0]), _forecast(chosen, name, shifted, far[0])]
         if _duels(chosen, f"{name} refined", shifted):
             said.append(_forecast(chosen, f"{name} refined", shifted, far[0]))
-    return said
+    return [*said, *_ablation(chosen)]
 
 
 def _where(point: ShiftPoint) -> str:
@@ -92,12 +90,30 @@ def _parameters(rows: Sequence[Row], plus: str, far: ShiftPoint) -> str:
     return f"{text}{tail}."
 
 
+def _ablation(rows: Sequence[Row]) -> list[str]:
+    """Return what the regularisers do to the parameter error in support, if that was tried."""
+    found = [find(rows, name, "none", "relative_error") for name in ABLATION]
+    if None in found:
+        return []
+    with_all, without = (r for r in found if r is not None)
+    factor = without["value"] / with_all["value"]
+    return [
+        f"Without its regularisers, the {label(ABLATION[0])} has {number(factor)} times the "
+        f"parameter error in support: {_value(without)} instead of {_value(with_all)}"
+        f"{_overlap(with_all, without)}."
+    ]
+
+
 def _duels(
     rows: Sequence[Row], plus: str, shifted: Sequence[ShiftPoint]
 ) -> list[tuple[ShiftPoint, Row, Row]]:
     """Return our forecast and the best baseline on each test set, refined against refined."""
     refined, names = plus.endswith(" refined"), ordered(map(row_name, rows))
-    rivals = [n for n in names if "+" not in n and n.endswith(" refined") == refined]
+    rivals = [
+        n
+        for n in names
+        if n not in ABLATION and "+" not in n and n.endswith(" refined") == refined
+    ]
     found = []
     for point in shifted:
         ours = find(rows, plus, point.shift, FORECAST)

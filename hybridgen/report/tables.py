@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hybridgen.plots import Row, label, ordered, row_name
+from hybridgen.naming import Row, label, ordered, row_name
 from hybridgen.report.rows import ShiftPoint, find, problems, shift_points, summary
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hybridgen.plots import Row
+from hybridgen.naming import Row
 from hybridgen.report import fits, tables
 from hybridgen.report.rows import problems
 

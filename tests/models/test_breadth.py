@@ -27,9 +27,10 @@ def oscillator(t, y, z_e, u=None):
     return torch.stack([v, (force - z_e.k * q) / mass], dim=-1)
 
 
-def reacting(t, y, z_e):
-    (c,) = y.unbind(-3)
-    return (-z_e.k * (c - 0.5))[..., None, :, :]
+def reacting(t, y, z_e, u=None):
+    """Concentrations on a line or an area, which may be fed."""
+    rate = -z_e.k[..., None] * (y - 0.5)
+    return rate if u is None else rate + u.force[..., None]
 
 
 K = Param("k", "1/s2", 0.5, 3.0)
@@ -38,6 +39,11 @@ EXPERTS = {
     "plain": PLAIN,
     "driven": ODEExpert(oscillator, STATES, (K,), inputs=(State("force", "N"),)),
     "field": ODEExpert(reacting, (State("c", "mol/L"),), (K,), space=2),
+    "line": ODEExpert(reacting, (State("c", "mol/L"),), (K,), space=1),
+    "fed field": ODEExpert(
+        reacting, (State("c", "mol/L"),), (K,), inputs=(State("force", "mol/L/s"),), space=2
+    ),
+    "field with gaps": ODEExpert(reacting, (State("c", "mol/L"),), (K,), space=2),
     "hidden": ODEExpert(
         oscillator, (STATES[0], State("v", "m/s", observed=False, low=-2.0, high=2.0)), (K,)
     ),
@@ -49,7 +55,8 @@ EXPERTS = {
     "single": PLAIN,
 }
 SETTINGS = {
-    "field": {"residual": Residual(hidden=(8,))},
+    **{k: {"residual": Residual(hidden=(8,))} for k in ("field", "line", "fed field")},
+    "field with gaps": {"residual": Residual(hidden=(8,))},
     "inferred start": {"infer_x0": True},
     "positive": {"noise": LogNormalNoise(floor=1e-4), "infer_x0": True},
     "single": {"encoder": GlobalParameters()},
@@ -81,8 +88,8 @@ def simulate(name, n=24, points=30):
     y = solve(truth, x0, t, z_e).y
     y = y * (1 + 0.01 * torch.randn(y.shape, generator=g))
     mask = None
-    if name == "gaps":
-        mask = torch.rand(y.shape, generator=g) > 0.2
+    if "gaps" in name:
+        mask = torch.rand(y.shape, generator=g) > (0.02 if expert.space else 0.2)
     if name == "hidden":
         mask = torch.tensor([True, False]).expand(y.shape)
     if mask is not None:
@@ -189,10 +196,12 @@ def test_hidden_states_start_inside_their_range():
     assert (x0[:, 1].abs() <= 2.0).all()
 
 
-def test_gaps_do_not_leak_into_the_answer():
+@pytest.mark.parametrize("name", ["gaps", "field with gaps"])
+def test_gaps_do_not_leak_into_the_answer(name):
     """What stands in a masked place must not matter."""
-    model = APHYNITY(PLAIN, encoder=SMALL, infer_x0=True)
-    batch = simulate("gaps").to(model.state_sd)
+    expert = EXPERTS[name]
+    model = APHYNITY(expert, encoder=SMALL, infer_x0=expert.space == 0)
+    batch = simulate(name).to(model.state_sd)
     model.bind(batch, 20)
     other = batch.replace(y=batch.y.nan_to_num(1e6))
     assert torch.equal(model.infer(batch).z_e, model.infer(other).z_e)

@@ -351,8 +351,7 @@ def trained(data):
     residual = Residual(hidden=(8,), constant=True)
     model = HybridVAE(pendulum.expert, residual=residual, encoder=SMALL)
     stages = tuple(
-        Stage(objective=o, steps=n, batch_size=20, norm=(0.0, 0.0), gauge=0.0)
-        for o, n in (("weak", 30), ("elbo", 5))
+        Stage(objective=o, steps=n, batch_size=20) for o, n in (("weak", 30), ("elbo", 5))
     )
     return fit(model, train, valid, FitConfig(stages=stages))
 
@@ -411,7 +410,7 @@ def test_expert_without_a_rate():
     batch = Batch(t=x, y=y + 0.01 * torch.randn(y.shape, generator=generator(1)), z_e=slopes)
     plain = batch.replace(z_e=None)
     model = HybridVAE(LINE, decoder="output", encoder=SMALL, regularisers=Regularisers(ppc=1.0))
-    stage = Stage(objective="elbo", steps=150, batch_size=30, gauge=0.0, norm=(0.0, 0.0))
+    stage = Stage(objective="elbo", steps=150, batch_size=30)
     trained, history = fit(model.double(), plain[:20], plain[20:], FitConfig(stages=(stage,)))
     assert history.rows[-1]["fit"] < 0.5 * history.rows[0]["fit"] or history.rows[-1]["fit"] < 0
     error = (trained.encode(batch).z_e - slopes).abs().mean()

@@ -12,8 +12,6 @@ from hybridgen.models import APHYNITY, Convolutional, HybridVAE
 from hybridgen.refinement import refine
 from hybridgen.train import FitConfig, Stage, fit
 
-FREE = {"norm": (0.0, 0.0), "gauge": 0.0}
-
 
 @pytest.fixture(scope="module")
 def trained():
@@ -21,7 +19,7 @@ def trained():
     sim = beer_lambert.simulator
     train, valid = (sim.sample(n, seed=0, split=s) for n, s in ((300, "train"), (60, "valid")))
     vae = HybridVAE(beer_lambert.expert, decoder="output", encoder=Convolutional(width=16))
-    stages = (Stage(objective="elbo", steps=250, batch_size=64, **FREE),)
+    stages = (Stage(objective="elbo", steps=250, batch_size=64),)
     base, _ = fit(vae, train, valid, FitConfig(stages=stages))
     supervised = Stage(objective="supervised", steps=300, learning_rate=2e-3, pool=1000)
     plus, _ = fit(base, expert_augment(base, train), config=FitConfig(stages=(supervised,)))
