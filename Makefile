@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SMOKE := build/smoke
+# processes that the tests are shared among, a file at a time
+WORKERS ?= 2
 
 # one thread a process is the quickest on small tensors, and leaves the other cores to others
 OMP_NUM_THREADS ?= 1
@@ -19,7 +21,7 @@ demo: $(VENV)/installed
 	$(BIN)/hybridgen demo --overwrite
 
 test: lint types
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(WORKERS) --dist loadscope
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check $(SOURCES)

@@ -8,6 +8,7 @@ expert the reaction as well, without its feed k.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Literal
 
 from hybridgen.experiments import robustness
@@ -15,7 +16,7 @@ from hybridgen.experiments.published import published_rows
 from hybridgen.simulators import reaction_diffusion
 
 from hybridgen.config import config
-from hybridgen.models import Convolutional, Residual
+from hybridgen.models import Convolutional, Regularisers, Residual
 from hybridgen.rundir import RunDir
 from hybridgen.train import Stage
 
@@ -24,7 +25,10 @@ __all__ = ["CONFIGS", "Config", "main"]
 # a pointwise network needs no gauge, and what is missing is large: the norm only breaks ties
 _WEIGHTS: dict[str, Any] = {"norm": (1e-4, 1e-5), "gauge": 0.0}
 _STEP = Stage("rollout", span=1, steps=1500, batch_size=16, learning_rate=5e-3, **_WEIGHTS)
-_ELBO = Stage("elbo", steps=150, batch_size=8, learning_rate=1e-3)
+_HVAE = (
+    dataclasses.replace(_STEP, steps=1000),
+    Stage("elbo", steps=150, batch_size=8, learning_rate=1e-3),
+)
 _SUPERVISED = Stage(
     "supervised", steps=1200, batch_size=32, learning_rate=1e-2, pool=500, refresh=400
 )
@@ -47,8 +51,9 @@ class Config(robustness.Config):
     encoder: Convolutional = Convolutional(width=8, bins=3, hidden=64)
     stages: tuple[Stage, ...] = (_STEP,)
     supervised: Stage = _SUPERVISED
-    hvae_stages: tuple[Stage, ...] = (_STEP, _ELBO)
-    hvae_supervised: Stage = _SUPERVISED
+    regularisers: Regularisers = Regularisers(ppc=0.01)
+    hvae_stages: tuple[Stage, ...] = _HVAE
+    hvae_supervised: Stage = dataclasses.replace(_SUPERVISED, steps=800, batch_size=16)
 
 
 _FIELDS = {**_WEIGHTS, "objective": "rollout", "batch_size": 4}
@@ -56,6 +61,7 @@ _FIELDS = {**_WEIGHTS, "objective": "rollout", "batch_size": 4}
 CONFIGS: dict[str, dict[str, Any]] = {
     "small": {
         **robustness.SMALL,
+        "shifts": ("ood",),
         "train": 12,
         "valid": 4,
         "test": 4,

@@ -70,7 +70,7 @@ SMALL: dict[str, Any] = {
     "train": 60,
     "valid": 20,
     "test": 20,
-    "shifts": ("near", "far"),
+    "shifts": ("far",),
     "stages": ({"steps": 20, "batch_size": 20},),
     "supervised": {"objective": "supervised", "steps": 20, "batch_size": 20, "pool": 50},
     "hvae_stages": (

@@ -119,7 +119,9 @@ def _ranges(
     return ranges
 
 
-def _axes(data: xr.Dataset | Batch, space: int) -> tuple[str, dict[str, NDArray[np.float64]]]:
+def _axes(
+    data: xr.Dataset | Batch, space: int
+) -> tuple[str, dict[str, NDArray[np.float64] | xr.DataArray]]:
     """Return the unit of time, and the spatial coordinates: pixels where the data have none."""
     if isinstance(data, Batch):
         names = ("z", "y", "x")[3 - space :] if space else ()
@@ -128,7 +130,7 @@ def _axes(data: xr.Dataset | Batch, space: int) -> tuple[str, dict[str, NDArray[
     name = "time" if "time" in data.coords else "t"
     fields = [v for v in data.data_vars.values() if v.attrs.get("role") == "state"]
     names = tuple(str(d) for d in fields[0].dims[2:]) if fields else ()
-    return str(data[name].attrs.get("units", "1")), {k: data[k].values for k in names}
+    return str(data[name].attrs.get("units", "1")), {k: data[k] for k in names}
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +155,7 @@ class Augmenter:
     spread: float
     noise: Noise
     time_unit: str = "1"
-    grid: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    grid: Mapping[str, NDArray[np.float64] | xr.DataArray] = field(default_factory=dict)
 
     @torch.no_grad()
     def draw(self, indices: NDArray[np.int64], root_seed: int) -> Batch:

@@ -39,7 +39,7 @@ def to_dataset(
     params: Sequence[Param] = (),
     z_a: Sequence[Param | str] = (),
     inputs: Sequence[State] = (),
-    grid: Mapping[str, NDArray[np.float64]] | None = None,
+    grid: Mapping[str, NDArray[np.float64] | xr.DataArray] | None = None,
     time_unit: str = "s",
     attrs: Mapping[str, str | int | float] | None = None,
     seed: int | None = None,
@@ -52,7 +52,8 @@ def to_dataset(
         params: Declarations of the P expert parameters.
         z_a: Declarations (or names) of the D augmentation parameters.
         inputs: Declarations of the U inputs.
-        grid: Coordinates of the spatial axes S by name.
+        grid: Coordinates of the spatial axes S by name; data arrays say their units, others have
+            none.
         time_unit: Unit of the times.
         attrs: Attributes of the data set.
         seed: The seed it was drawn with.
@@ -70,7 +71,10 @@ def to_dataset(
             f"spatial axes {tuple(grid)}; expected (sample, time, state, *space)."
         )
     data = _states(batch, states, tuple(grid)) | _per_sample(batch, time_unit)
-    coords: dict[str, Any] = {k: (k, v, {"axis": k.upper()[:1]}) for k, v in grid.items()}
+    coords: dict[str, Any] = {
+        k: (k, np.asarray(v), {"axis": k.upper()[:1], "units": "1", **getattr(v, "attrs", {})})
+        for k, v in grid.items()
+    }
     timed = ("time",) if batch.t.ndim == 1 else _DIMS[:2]
     coords["time" if batch.t.ndim == 1 else "t"] = (
         timed,
@@ -219,6 +223,8 @@ def _read_states(
         _same_unit("state", state, str(units.get(state.name, state.unit)))
     # names that are not in the data come back as NaN
     order = {"state": list(expert.state_names)}
+    # of words there is no missing value, so those of a state that is missing cannot come along
+    data = data.drop_vars("unit", errors="ignore")
     y, (mask, clean) = _tensor(data["y"].reindex(order)), _extras(data, order)
     if mask is None and not all(s.observed for s in expert.states):
         mask = torch.ones_like(y, dtype=torch.bool)

@@ -50,7 +50,8 @@ class Simulator:
         support: The training interval of each parameter of the truth and, for an ODE, of each
             initial state, in their units. Equal ends fix a value.
         times: The save times, with shape `(T,)`.
-        grid: The coordinates of each spatial axis by name, in the order of the axes.
+        grid: The coordinates of each spatial axis by name, in the order of the axes; a data
+            array says its unit, a mere array has none.
         inputs: The inputs u(t), a function of times `(T,)` that returns `(T, U)`.
         noise: The observation noise.
         shifts: The shifts by name.
@@ -77,7 +78,7 @@ class Simulator:
     expert: ODEExpert | Expert
     support: Mapping[str, Interval]
     times: NDArray[np.float64]
-    grid: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    grid: Mapping[str, NDArray[np.float64] | xr.DataArray] = field(default_factory=dict)
     inputs: Callable[[Tensor], Tensor] | None = None
     noise: Noise = GaussianNoise(0.0)
     shifts: Mapping[str, Shift] = field(default_factory=dict)
@@ -303,7 +304,7 @@ class Simulator:
             "params": self.expert.params,
             "z_a": tuple(p for p in self.truth.params if p.name in self.z_a_names),
             "inputs": self.truth.inputs,
-            "grid": {k: np.asarray(v, dtype=np.float64) for k, v in self.grid.items()},
+            "grid": self.grid,
             "time_unit": self.time_unit,
             "attrs": {
                 "problem": self.problem,

@@ -250,7 +250,10 @@ class _Run:
         self.model.load_state_dict(self.best)
         if self.source.sampler is None:
             self.model.note_latents(self.source.train)
-            note_noise(self.model, self.source.train)
+            # the last decoder is the one that its misfit is asked of
+            left = [s.trains for s in self.source.stages[self.stage :]]
+            if left[0] == "all" and "all" not in left[1:]:
+                note_noise(self.model, self.source.train)
         self.history.stages.append(
             {"name": stage.objective, "start": done, "stop": done + stage.steps}
         )

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from hybridgen.simulators import pendulum
 
 from hybridgen.batch import Batch
@@ -10,6 +11,7 @@ from hybridgen.errors import DataError
 from hybridgen.expert import ODEExpert
 from hybridgen.io import to_batch, to_dataset
 from hybridgen.params import Param, State
+from hybridgen.store import write_store
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +79,11 @@ def test_own_times_inputs_and_gaps_survive():
 def test_fields_are_one_variable_each():
     states = (State("u", "mol/L"), State("v", "mol/L"))
     batch = Batch(t=torch.arange(3.0), y=torch.arange(240.0).reshape(2, 3, 2, 4, 5))
-    grid = {"y": np.arange(4.0), "x": np.arange(5.0)}
+    grid = {"y": np.arange(4.0), "x": xr.DataArray(np.arange(5.0), dims="x", attrs={"units": "m"})}
     data = to_dataset(batch, states=states, grid=grid)
     assert data["u"].dims == ("sample", "time", "y", "x")
+    assert data["x"].attrs == {"axis": "X", "units": "m"}
+    assert data["y"].attrs["units"] == "1"
     expert = ODEExpert(lambda t, y, z_e: y, states[::-1], (), space=2)
     assert torch.equal(to_batch(data, expert).y, batch.y.flip(2))
 
@@ -91,6 +95,15 @@ def test_states_without_data_come_back_hidden(data):
     assert batch.y[..., 2].isnan().all()
     assert not batch.mask[..., 2].any()
     assert batch.mask[..., :2].all()
+
+
+def test_a_missing_state_of_a_store_comes_back_hidden(data, tmp_path):
+    """Words in a store are of a type without a missing value."""
+    path = write_store(tmp_path / "s.zarr", {"train": data})
+    stored = xr.open_dataset(path, engine="zarr", group="train", chunks=None, consolidated=False)
+    hidden = State("current", "A", observed=False, low=-1.0, high=1.0)
+    expert = ODEExpert(lambda t, y, z_e: y, (*pendulum.expert.states, hidden), ())
+    assert to_batch(stored, expert).y[..., 2].isnan().all()
 
 
 def test_known_parameters_are_read_without_labels(data):

@@ -21,7 +21,7 @@ from hybridgen.report.rows import check_rows, problems, summary
 from hybridgen.report.run import facts, read_run
 from hybridgen.report.sections import failure_counts
 from hybridgen.report.sentences import headline, warnings
-from hybridgen.report.tables import number
+from hybridgen.report.tables import blocks, number
 
 _spec = importlib.util.spec_from_file_location(
     "run_directory", Path(__file__).parent / "fixtures" / "run_directory.py"
@@ -227,6 +227,18 @@ def test_headline_where_augmentation_loses():
     assert "on “mid” network only wins with −7.00 nats against −6.00 nats" in second
     assert "“far” mean baseline wins with −6.35 nats against −6.31 nats, within the int" in second
     assert "best on 1 of 3 shifted test sets" in second
+
+
+def test_headline_says_what_the_regularisers_do():
+    ablation = [
+        row(learner=name, value=value, low=value - 0.1, high=value + 0.1)
+        for name, value in (("hvae_general", 1.0), ("hvae_unregularised", 3.5))
+    ]
+    *before, last = headline([*make_rows(), *ablation])
+    assert before == headline(make_rows())
+    assert "has 3.50 times the parameter error in support: 3.50 % instead of 1.00 %." in last
+    names = [line.name for line in blocks([*make_rows(), *ablation])[1][0].lines]
+    assert "HVAE, general residual, no regularisers" in names
 
 
 def test_headline_compares_refined_with_refined():

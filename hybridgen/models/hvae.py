@@ -113,7 +113,7 @@ class HybridVAE(APHYNITY):
         seed: int = 0,
     ) -> None:
         _check(expert, decoder, encoder)
-        parts = Variational(encoder, z_a_dim, len(expert.inputs))
+        parts = Variational(encoder, z_a_dim, len(expert.inputs), encoder.width)
         # past APHYNITY's own, whose encoder and residual are others
         HybridModel.__init__(
             self,

@@ -29,8 +29,6 @@ from hybridgen.models.residual import mlp
 
 __all__ = ["Draw", "Gaussian", "Variational", "VariationalEncoder"]
 
-# numbers about the whole window that the filter is told
-_CONTEXT = 32
 # log standard deviations go from -8 to 0 and start in the middle: with a wide posterior the first
 # updates would lower the sensitivity to z_e instead of the noise in it
 _MIDDLE = 4.0
@@ -99,13 +97,14 @@ class Variational:
         part: Settings of the encoder that each part is.
         z_a_dim: How many augmentation latents there are, D.
         inputs: How many of the series are inputs, which the filter leaves alone.
-        hidden: Widths of the filter's hidden layers.
+        width: How many numbers about the whole window the filter is told; its hidden layers are
+            twice as wide.
     """
 
     part: EncoderConfig
     z_a_dim: int
     inputs: int
-    hidden: tuple[int, ...] = (64, 64)
+    width: int = 32
 
     def build(
         self, *, channels: int, known: int, latents: int, initial: int, space: int
@@ -144,9 +143,10 @@ class VariationalEncoder(nn.Module):
                 channels=channels, known=known, latents=numbers, initial=initial, space=space
             )
 
-        self.first = part(2 * self.z_a_dim + _CONTEXT, initial)
-        reads = 2 * channels + 1 + self.z_a_dim + _CONTEXT
-        self.filter = mlp((reads, *config.hidden, self.states))
+        w = config.width
+        self.first = part(2 * self.z_a_dim + w, initial)
+        reads = 2 * channels + 1 + self.z_a_dim + w
+        self.filter = mlp((reads, 2 * w, 2 * w, self.states))
         for p in self.filter[-1].parameters():
             nn.init.zeros_(p)
         self.second = part(2 * self.free, 0) if self.free else None
@@ -195,7 +195,7 @@ class VariationalEncoder(nn.Module):
     def q_a(
         self, values: Tensor, mask: Tensor, steps: Tensor, known: Tensor
     ) -> tuple[Gaussian, Tensor, Tensor | None]:
-        """Return the posterior of `z_a`, the window's context `(B, 32)`, and the start."""
+        """Return the posterior of `z_a`, the window's context `(B, W)`, and the start."""
         out, start = self.first(values, mask, steps, known)
         split = 2 * self.z_a_dim
         return Gaussian.of(out[..., :split]), out[..., split:], start

@@ -196,11 +196,9 @@ def assemble(
         pad(runs),
         states=[State(q.name, q.unit) for q in plan.states],
         inputs=[State(q.name, q.unit) for q in plan.inputs],
-        grid={axis: x.to_numpy() for axis, x in (grid or {}).items()},
+        grid=grid,
         time_unit=unit,
     )
-    for axis, x in (grid or {}).items():
-        data[axis].attrs.update(x.attrs)
     for i, q in enumerate(plan.known):
         values = np.array([run.z[i] for run in runs])
         data = data.assign_coords({q.name: ("sample", values, {"units": q.unit, "role": "z_e"})})

@@ -1,5 +1,6 @@
 """Every experiment runs end to end in its small preset, resumes, and fills its rows."""
 
+import functools
 import importlib
 import json
 
@@ -12,54 +13,62 @@ from typer.testing import CliRunner
 from hybridgen.checkpoint import load_model
 from hybridgen.cli import app
 from hybridgen.evaluation import Row
+from hybridgen.naming import ABLATION
 
+EXPERIMENTS = ("demo", "ood_pendulum", "ood_rlc", "ood_reaction_diffusion")
 LEARNERS = {"mean", "expert_only", "network_only", "aphynity", "aphynity+", "true_model"}
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A finished small run of each experiment, in the default dtype that a user has."""
+    """The folder of a finished small run by name, in the default dtype that a user has."""
     torch.set_default_dtype(torch.float32)
     folder = tmp_path_factory.mktemp("runs")
-    for name in ("demo", "ood_pendulum"):
+
+    @functools.cache
+    def run(name):
         out = str(folder / name)
         done = CliRunner().invoke(app, ["run", name, "--preset", "small", "--out", out])
         assert done.exit_code == 0, done.output
-    yield folder
+        return folder / name
+
+    yield run
     torch.set_default_dtype(torch.float64)
 
 
-@pytest.mark.parametrize("name", ["demo", "ood_pendulum"])
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_rows(finished, name):
-    rows = json.loads((finished / name / "results.json").read_text())
+    rows = json.loads((finished(name) / "results.json").read_text())
     assert all(list(row) == list(Row().asdict()) for row in rows)
     means = [r for r in rows if r["seed"] == "mean" and r["metric"] == "log_mse_summed"]
-    both = {"hvae", "hvae+"} if name == "ood_pendulum" else set()
-    assert {r["learner"] for r in means} == LEARNERS | both
+    more = set() if name == "demo" else {"hvae", "hvae+"}
+    more |= set(ABLATION) if name == "ood_pendulum" else set()
+    assert {r["learner"] for r in means} == LEARNERS | more
     assert {r["inference"] for r in means if r["learner"] == "aphynity+"} == {
         "amortised",
         "refined",
     }
-    assert {r["shift"] for r in means} == {"none", "near", "far"}
+    shift = "ood" if name == "ood_reaction_diffusion" else "far"
+    assert {r["shift"] for r in means} == {"none", shift}
     published = [r for r in rows if r["learner"] == "published"]
-    assert len(published) == (8 if name == "ood_pendulum" else 0)
+    assert len(published) == (0 if name == "demo" else 8)
 
 
-@pytest.mark.parametrize("name", ["demo", "ood_pendulum"])
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_report_and_diagnostics(finished, name):
-    assert "<html" in (finished / name / "report.html").read_text()
+    assert "<html" in (finished(name) / "report.html").read_text()
     tree = xr.open_datatree(
-        finished / name / "diagnostics.zarr", engine="zarr", chunks=None, consolidated=False
+        finished(name) / "diagnostics.zarr", engine="zarr", chunks=None, consolidated=False
     )
     groups = {g.lstrip("/") for g in tree.groups}
     assert {"parameters", "rollouts", "residual", "status", "history/aphynity+"} <= groups
-    assert "network_only" not in tree["parameters"]["learner"]
+    assert not {"network_only", *ABLATION} & set(tree["parameters"]["learner"].values)
     assert tree["residual"]["f_a"].dims == ("output", "axis1", "axis0")
 
 
 def test_results_page(finished, tmp_path):
     done = CliRunner().invoke(
-        app, ["report", str(finished / "ood_pendulum"), "--page", str(tmp_path / "results")]
+        app, ["report", str(finished("ood_pendulum")), "--page", str(tmp_path / "results")]
     )
     assert done.exit_code == 0, done.output
     page = (tmp_path / "results" / "ood_pendulum.md").read_text()
@@ -70,17 +79,17 @@ def test_results_page(finished, tmp_path):
 
 
 def test_models_can_be_used_afterwards(finished):
-    model = load_model(finished / "demo" / "seed-0" / "models" / "aphynity+")
+    model = load_model(finished("demo") / "seed-0" / "models" / "aphynity+")
     assert model.learner == "aphynity+"
     assert model.expert is pendulum.expert
 
 
 def test_a_finished_run_is_resumed_without_work(finished):
-    before = (finished / "demo" / "results.json").read_bytes()
-    out = str(finished / "demo")
+    before = (finished("demo") / "results.json").read_bytes()
+    out = str(finished("demo"))
     again = CliRunner().invoke(app, ["run", "demo", "--out", out, "--resume"])
     assert again.exit_code == 0, again.output
-    assert (finished / "demo" / "results.json").read_bytes() == before
+    assert (finished("demo") / "results.json").read_bytes() == before
 
 
 def test_an_interrupted_run_goes_on_where_it_was(finished, tmp_path, monkeypatch):
@@ -108,14 +117,15 @@ def test_an_interrupted_run_goes_on_where_it_was(finished, tmp_path, monkeypatch
         rows = json.loads((path / "results.json").read_text())
         return [r for r in rows if r["metric"] not in ("training_time",)]
 
-    assert figures(tmp_path / "demo") == figures(finished / "demo")
+    assert figures(tmp_path / "demo") == figures(finished("demo"))
 
 
-@pytest.mark.parametrize("name", ["demo", "ood_pendulum"])
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_defaults_are_the_full_experiment(name):
     module = importlib.import_module(f"hybridgen.experiments.{name}")
-    assert module.Config().test >= 200
-    assert len(module.Config().shifts) >= 3
+    fields = name == "ood_reaction_diffusion"
+    assert module.Config().test >= (50 if fields else 200)
+    assert len(module.Config().shifts) >= (1 if fields else 3)
 
 
 def test_unknown_settings_name_the_nearest(tmp_path):

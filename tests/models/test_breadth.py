@@ -40,6 +40,7 @@ EXPERTS = {
     "driven": ODEExpert(oscillator, STATES, (K,), inputs=(State("force", "N"),)),
     "field": ODEExpert(reacting, (State("c", "mol/L"),), (K,), space=2),
     "line": ODEExpert(reacting, (State("c", "mol/L"),), (K,), space=1),
+    "volume": ODEExpert(reacting, (State("c", "mol/L"),), (K,), space=3),
     "fed field": ODEExpert(
         reacting, (State("c", "mol/L"),), (K,), inputs=(State("force", "mol/L/s"),), space=2
     ),
@@ -55,8 +56,10 @@ EXPERTS = {
     "single": PLAIN,
 }
 SETTINGS = {
-    **{k: {"residual": Residual(hidden=(8,))} for k in ("field", "line", "fed field")},
-    "field with gaps": {"residual": Residual(hidden=(8,))},
+    **{
+        name: {"residual": Residual(hidden=(8,))}
+        for name in ("field", "line", "volume", "fed field", "field with gaps")
+    },
     "inferred start": {"infer_x0": True},
     "positive": {"noise": LogNormalNoise(floor=1e-4), "infer_x0": True},
     "single": {"encoder": GlobalParameters()},
@@ -73,7 +76,7 @@ def simulate(name, n=24, points=30):
     z_e = torch.cat(
         [p.low + (p.high - p.low) * torch.rand(n, 1, generator=g) for p in expert.params], -1
     )
-    size = (len(expert.states), *(8,) * expert.space)
+    size = (len(expert.states), *(8, 7, 6)[: expert.space])
     x0 = torch.rand(n, *size, generator=g) + 0.5
     u = torch.sin(2 * t).expand(n, points)[..., None] if expert.inputs else None
 
