@@ -27,7 +27,7 @@ _WEIGHTS: dict[str, Any] = {"norm": (1e-4, 1e-5), "gauge": 0.0}
 _STEP = Stage("rollout", span=1, steps=1500, batch_size=16, learning_rate=5e-3, **_WEIGHTS)
 _HVAE = (
     dataclasses.replace(_STEP, steps=1000),
-    Stage("elbo", steps=150, batch_size=8, learning_rate=1e-3),
+    Stage("elbo", steps=150, batch_size=8, learning_rate=1e-3, gauge=0.0),
 )
 _SUPERVISED = Stage(
     "supervised", steps=1200, batch_size=32, learning_rate=1e-2, pool=500, refresh=400

@@ -16,7 +16,6 @@ from hybridgen.experiments.published import published_rows
 from hybridgen.simulators import rlc
 
 from hybridgen.config import config
-from hybridgen.models import Regularisers
 from hybridgen.rundir import RunDir
 from hybridgen.train import Stage
 
@@ -37,7 +36,6 @@ class Config(robustness.Config):
     shifts: tuple[str, ...] = ("ood", "near", "mid", "far")
     stages: tuple[Stage, ...] = (Stage(),)
     supervised: Stage = Stage(objective="supervised", steps=4000, learning_rate=2e-3)
-    regularisers: Regularisers = Regularisers(ppc=0.3)
     hvae_stages: tuple[Stage, ...] = robustness.HVAE_STAGES
     hvae_supervised: Stage = Stage(objective="supervised", steps=3000, learning_rate=2e-3)
 

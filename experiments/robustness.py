@@ -284,11 +284,14 @@ class _Seed:
         general = Residual(
             hidden=cfg.residual.hidden, linear_in_z_a=False, acts_on=expert.state_names
         )
-        for name, weights in zip(
-            ABLATION, (cfg.regularisers, Regularisers(0.0, 0.0, 0.0)), strict=True
-        ):
+        free = [dataclasses.replace(s, norm=(0.0, 0.0), gauge=0.0) for s in cfg.hvae_stages]
+        forms = (
+            (cfg.regularisers, cfg.hvae_stages),
+            (Regularisers(ppc=0.0, da1=0.0, da2=0.0), tuple(free)),
+        )
+        for name, (weights, stages) in zip(ABLATION, forms, strict=True):
             vae = HybridVAE(expert, **{**shared, "residual": general}, regularisers=weights)
-            self._fit(name, vae, self.train, cfg.hvae_stages)
+            self._fit(name, vae, self.train, stages)
             # the report compares an ablation in its tables alone
             del self.histories[name]
 

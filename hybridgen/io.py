@@ -71,10 +71,7 @@ def to_dataset(
             f"spatial axes {tuple(grid)}; expected (sample, time, state, *space)."
         )
     data = _states(batch, states, tuple(grid)) | _per_sample(batch, time_unit)
-    coords: dict[str, Any] = {
-        k: (k, np.asarray(v), {"axis": k.upper()[:1], "units": "1", **getattr(v, "attrs", {})})
-        for k, v in grid.items()
-    }
+    coords: dict[str, Any] = {k: _axis(k, v) for k, v in grid.items()}
     timed = ("time",) if batch.t.ndim == 1 else _DIMS[:2]
     coords["time" if batch.t.ndim == 1 else "t"] = (
         timed,
@@ -93,6 +90,12 @@ def to_dataset(
     if seed is not None:
         described["seed"] = seed
     return xr.Dataset(data, coords, described)
+
+
+def _axis(name: str, values: NDArray[np.float64] | xr.DataArray) -> tuple[str, NDArray, dict]:
+    """Return the coordinates of a spatial axis, with the attributes that they came with."""
+    given = values.attrs if isinstance(values, xr.DataArray) else {}
+    return name, np.asarray(values), {"axis": name.upper()[:1], "units": "1", **given}
 
 
 def _labels(role: str, declared: Sequence[Param | str], values: Tensor | None) -> dict[str, Any]:

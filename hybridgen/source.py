@@ -39,8 +39,9 @@ class Stage:
         trains: `"all"`, or `"encoder"` to leave the decoder bit for bit as it is.
         norm: Weight of the norm penalty on the residual, at the start and at the end; it falls
             geometrically. None for the learner's own: 0.015 to 0.0015 for APHYNITY, none for a
-            hybrid VAE, whose regularisers take its place.
-        gauge: Weight of the gauge penalty; None for 0.15 and none likewise.
+            hybrid VAE, whose R_PPC takes its place.
+        gauge: Weight of the gauge penalty; None for the learner's own: 0.15 for APHYNITY, 30 for
+            a hybrid VAE, whose loss is in nats.
         span: Over how many intervals a roll-out goes; zero for the whole window.
         pool: How many trajectories a sampler draws at a time.
         refresh: After how many updates the pool is drawn anew.

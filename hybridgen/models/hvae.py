@@ -92,9 +92,9 @@ class HybridVAE(APHYNITY):
         "elbo": elbo,
         "supervised": supervised,
     }
-    # its regularisers take the place of APHYNITY's penalties
+    # R_PPC is its norm; the gauge is in nats for an observed value, as all of its objectives
     default_norm: ClassVar[tuple[float, float]] = (0.0, 0.0)
-    default_gauge: ClassVar[float] = 0.0
+    default_gauge: ClassVar[float] = 30.0
     encoder: VariationalEncoder
     valid_low: Tensor
     valid_high: Tensor

@@ -61,7 +61,7 @@ class Regularisers:
         da2: Weight of R_DA2.
     """
 
-    ppc: float = 30.0
+    ppc: float = 0.3
     da1: float = 10.0
     da2: float = 10.0
 
