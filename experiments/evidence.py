@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -17,11 +18,11 @@ from hybridgen.errors import DataError, UnsupportedError
 from hybridgen.evaluation import Row
 from hybridgen.expert import ODEExpert
 from hybridgen.io import status_attrs, to_batch
-from hybridgen.models import APHYNITY, HybridModel, Inferred, Prediction
+from hybridgen.models import APHYNITY, HybridModel, Prediction
 from hybridgen.simulator import Simulator
 from hybridgen.train import History
 
-__all__ = ["collect", "identification", "ode_experts"]
+__all__ = ["collect", "identification", "ode_experts", "residual_map", "shortened"]
 
 _ROLLOUTS, _GRID = 4, 41
 
@@ -46,43 +47,34 @@ def identification(model: HybridModel, data: xr.Dataset, **columns: Any) -> list
     return [Row(metric=m, value=v, unit=u, **columns).asdict() for m, (v, u) in figures.items()]
 
 
+def shortened(predicted: Prediction) -> Prediction:
+    """Return a prediction that keeps the trajectories of the first few members alone."""
+    return dataclasses.replace(predicted, y=predicted.y[:_ROLLOUTS].clone())
+
+
 def collect(
     simulator: Simulator,
-    models: Mapping[str, HybridModel],
     histories: Mapping[str, History],
-    inferred: Mapping[tuple[str, str], Inferred],
-    train: xr.Dataset,
+    predicted: Mapping[tuple[str, str], Prediction],
     tests: Mapping[str, xr.Dataset],
 ) -> dict[str, xr.Dataset]:
     """Return the groups of the diagnostics store.
 
     Arguments:
         simulator: The system.
-        models: Trained learners by name.
-        histories: Their training histories.
-        inferred: What was inferred, by (learner, shift); "aphynity+ refined" is one of them.
-        train: The training data.
+        histories: Training histories of the learners.
+        predicted: What was predicted, by (learner, shift); "aphynity+ refined" is one of them.
         tests: The test data by shift.
 
     Returns:
-        `history/<learner>`, `parameters`, `rollouts`, `residual` and `status`.
+        `history/<learner>`, `parameters`, `rollouts` and `status`.
     """
     groups = {
         f"history/{name}": h.to_dataset().drop_vars(["stage", "skipped"])
         for name, h in histories.items()
     }
-    predicted = {
-        (name, shift): models[name.removesuffix(" refined")].predict(
-            None, to_batch(tests[shift]).t, given=found
-        )
-        for (name, shift), found in inferred.items()
-    }
-    groups["parameters"] = _parameters(simulator, inferred, tests)
-    groups |= _predictions(simulator, predicted, tests)
-    hybrid = models["aphynity"]
-    if isinstance(hybrid, APHYNITY) and hybrid.residual is not None:
-        groups["residual"] = residual_map(simulator, hybrid, train)
-    return groups
+    groups["parameters"] = _parameters(simulator, predicted, tests)
+    return groups | _predictions(simulator, predicted, tests)
 
 
 def _predictions(
@@ -123,12 +115,13 @@ def _traces(y: Tensor) -> NDArray[np.floating]:
 
 def _parameters(
     simulator: Simulator,
-    inferred: Mapping[tuple[str, str], Inferred],
+    predicted: Mapping[tuple[str, str], Prediction],
     tests: Mapping[str, xr.Dataset],
 ) -> xr.Dataset:
     """Return true and inferred parameters of the learners that have any."""
     names = simulator.expert.param_names
     truth = np.stack([np.stack([d[n].values for n in names], axis=-1) for d in tests.values()])
+    inferred = {key: p.inferred for key, p in predicted.items()}
     learners = list(dict.fromkeys(n for (n, _), found in inferred.items() if found.z_e.numel()))
     found = [
         np.stack([inferred[name, s].z_e.detach().cpu().numpy() for s in tests])

@@ -30,7 +30,7 @@ _HVAE = (
     Stage("elbo", steps=150, batch_size=8, learning_rate=1e-3, gauge=0.0),
 )
 _SUPERVISED = Stage(
-    "supervised", steps=1200, batch_size=32, learning_rate=1e-2, pool=500, refresh=400
+    "supervised", steps=1000, batch_size=32, learning_rate=1e-2, pool=500, refresh=400
 )
 
 

@@ -52,6 +52,7 @@ from hybridgen.models import (
     HybridVAE,
     Inferred,
     NeuralODE,
+    Prediction,
     Regularisers,
     Residual,
 )
@@ -221,7 +222,7 @@ class _Seed:
         self.window = int(self.train.attrs["window"])
         self.models: dict[str, HybridModel] = {}
         self.histories: dict[str, History] = {}
-        self.inferred: dict[tuple[str, str], Inferred] = {}
+        self.predicted: dict[tuple[str, str], Prediction] = {}
         self.cost: dict[str, tuple[int, float]] = {}
         self.rows: list[dict[str, Any]] = []
 
@@ -235,9 +236,10 @@ class _Seed:
             self._test(shift, data)
         self.rows += evidence.identification(self.models["aphynity"], self.train, **self.columns)
         if self.seed == self.cfg.seeds[0]:
-            groups = evidence.collect(
-                self.simulator, self.models, self.histories, self.inferred, self.train, self.tests
-            )
+            groups = evidence.collect(self.simulator, self.histories, self.predicted, self.tests)
+            hybrid = self.models["aphynity"]
+            if isinstance(hybrid, APHYNITY) and hybrid.residual is not None:
+                groups["residual"] = evidence.residual_map(self.simulator, hybrid, self.train)
             write_store(self.folder.parent / "diagnostics.zarr", groups, overwrite=True)
             store = {"train": self.train, "valid": self.valid}
             write_store(self.folder.parent / "data.zarr", store, overwrite=True)
@@ -361,10 +363,11 @@ class _Seed:
 
     def _score(self, name: str, shift: str, data: xr.Dataset, inferred: Inferred) -> None:
         shown = name if inferred.inference == "amortised" else f"{name} refined"
-        if name not in ABLATION:
-            self.inferred[shown, shift] = inferred
         model = self.models[name]
-        self.rows += evaluate(model, data, inferred=inferred, learner=name, **self.columns)
+        predicted = model.predict(None, to_batch(data).t, given=inferred)
+        self.rows += evaluate(model, data, predicted=predicted, learner=name, **self.columns)
+        if name not in ABLATION:
+            self.predicted[shown, shift] = evidence.shortened(predicted)
 
     def _true_model(self, shift: str, data: xr.Dataset) -> None:
         """Score a least-squares fit of the whole truth, started at the true parameters."""

@@ -97,6 +97,7 @@ def evaluate(
     data: xr.Dataset | Batch,
     *,
     inferred: Inferred | None = None,
+    predicted: Prediction | None = None,
     learner: str | None = None,
     **columns: Any,
 ) -> list[dict[str, Any]]:
@@ -106,6 +107,7 @@ def evaluate(
         model: A trained learner.
         data: Test trajectories; the window is given to the encoder, the rest is forecast.
         inferred: What to predict from, such as `refine(model, data)`; None for the encoder.
+        predicted: What was predicted of them, where that is known already.
         learner: Name in the rows; None for the model's own.
         columns: Other columns of the rows, such as `experiment="mine"`.
 
@@ -123,7 +125,8 @@ def evaluate(
         ['failed', 'log_mse', 'log_mse_summed', 'relative_error', 'relative_error_median']
     """
     batch = to_batch(data, model.expert)
-    predicted = model.predict(None, batch.t, given=inferred or model.infer(batch))
+    if predicted is None:
+        predicted = model.predict(None, batch.t, given=inferred or model.infer(batch))
     attrs = data.attrs if isinstance(data, xr.Dataset) else {}
     names = model.expert.param_names if model.expert else ()
     columns = {**describe_test(batch, attrs), "learner": learner or model.learner, **columns}

@@ -90,16 +90,15 @@ def test_s0_7_15_the_mean_is_beaten_in_support(figures):
     assert ours < mean
 
 
-def test_s0_7_15_the_figure_of_the_roll_outs_is_in_the_diagnostics(train, tests, trained):
+def test_s0_7_15_the_figure_of_the_roll_outs_is_in_the_diagnostics(tests, trained):
     named = {s or "none": data for s, data in tests.items()}
-    models = {name: model for name, (model, _) in trained.items()}
     histories = {name: history for name, (_, history) in trained.items()}
-    inferred = {
-        (name, shift): model.infer(to_batch(data))
-        for name, model in models.items()
+    predicted = {
+        (name, shift): model.predict(None, to_batch(data).t, given=to_batch(data))
+        for name, (model, _) in trained.items()
         for shift, data in named.items()
     }
-    rollouts = collect(SIMULATOR, models, histories, inferred, train, named)["rollouts"]
+    rollouts = collect(SIMULATOR, histories, predicted, named)["rollouts"]
     assert rollouts["predicted"].dims == ("learner", "shift", "sample", "time", "state")
     squared = (rollouts["predicted"] - rollouts["observed"]) ** 2
     late = squared.sel(shift="ood").isel(time=slice(50, None)).mean(("sample", "time", "state"))
