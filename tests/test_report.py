@@ -419,6 +419,8 @@ def test_facts_are_words():
     assert dict(facts(given)) == {
         "seeds": "0, 1", "run time": "60 s", "command": "hybridgen run 'a b'",
     }  # fmt: skip
+    again = {"resumed": [{"started": "noon", "git_revision": "abc"}]}
+    assert facts(again) == [("resumed", "started noon, git revision abc")]
 
 
 def test_training_history_with_gaps_is_drawn(tmp_path):

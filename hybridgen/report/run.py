@@ -129,15 +129,19 @@ def _by_learner(tree: xr.DataTree, group: str) -> dict[str, xr.Dataset]:
     return {str(k): v.to_dataset().load() for k, v in parts.items() if v.data_vars}
 
 
+def _pairs(value: dict[str, Any]) -> str:
+    return ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in value.items())
+
+
 def facts(provenance: dict[str, Any] | None) -> list[tuple[str, str]]:
     """Return provenance as pairs of words, nested mappings on one line."""
     known = {"git_revision": "git revision", "run_time_s": "run time"}
     found = []
     for key, value in (provenance or {}).items():
         if isinstance(value, dict):
-            text = ", ".join(f"{k} {v}" for k, v in value.items())
+            text = _pairs(value)
         elif isinstance(value, list | tuple):
-            words = list(map(str, value))
+            words = [_pairs(v) if isinstance(v, dict) else str(v) for v in value]
             text = shlex.join(words) if key == "command" else ", ".join(words)
         elif key == "run_time_s" and isinstance(value, int | float):
             text = f"{value:.0f} s" if value < 120 else f"{value / 60:.1f} min"

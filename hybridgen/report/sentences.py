@@ -98,7 +98,7 @@ def _ablation(rows: Sequence[Row]) -> list[str]:
     with_all, without = (r for r in found if r is not None)
     factor = without["value"] / with_all["value"]
     return [
-        f"Without its regularisers, the {label(ABLATION[0])} has {number(factor)} times the "
+        f"Without regularisers, an HVAE with a general residual has {number(factor)} times the "
         f"parameter error in support: {_value(without)} instead of {_value(with_all)}"
         f"{_overlap(with_all, without)}."
     ]
