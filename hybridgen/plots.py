@@ -141,6 +141,27 @@ def _cut(ax: Axes, points: Sequence[tuple[float, float, str]]) -> float:
     return top
 
 
+def _lift(ax: Axes, points: Sequence[tuple[float, float, str]]) -> float:
+    """End the y axis above a fit of the true model that is far below all learners.
+
+    On data without noise it is as exact as the arithmetic. Returns the end of the axis.
+    """
+    to, back = ax.transScale.transform, ax.transScale.inverted().transform
+    heights = [(to((x, y))[1], name == "true_model") for x, y, name in points]
+    ours = [h for h, reference in heights if not reference]
+    below = [h for h, reference in heights if reference]
+    if not ours or not below or max(below) > min(ours) - 0.5 * (max(ours) - min(ours)):
+        return -np.inf
+    end = float(back((0.0, min(ours) - 0.2 * (max(ours) - min(ours))))[1])
+    ax.set_ylim(bottom=end)
+    x, y, name = max(p for p in points if p[2] == "true_model")
+    ax.annotate(
+        f"{y:.2g} ↓".replace("-", "−"), (x, 0.0), (0, 2), xycoords=("data", "axes fraction"),
+        ha="center", textcoords="offset points", va="bottom", fontsize=7.5, color=colour(name),
+    )  # fmt: skip
+    return end
+
+
 def _label_shifts(ax: Axes, distances: Mapping[str, float | None]) -> None:
     """Name the test sets under the x axis, and above it those without a distance."""
     at = sorted((d, label(s)) for s, d in distances.items() if d is not None)
@@ -205,7 +226,8 @@ def error_against_shift(rows: Iterable[Row], metric: str, ax: Axes | None = None
     ax.set_ylabel(_with_unit(label(metric), ours[0]["unit"]))
     _label_shifts(ax, {r["shift"]: r["distance"] for r in ours})
     top = _cut(ax, points) if metric != "relative_error" else np.inf
-    _label_ends(ax, [(x, min(y, top), name) for x, y, name in ends])
+    bottom = _lift(ax, points)
+    _label_ends(ax, [(x, max(bottom, min(y, top)), name) for x, y, name in ends])
     return fig
 
 

@@ -139,6 +139,16 @@ def test_published_values_stand_at_the_distance_of_our_test_set(fig):
     assert container.lines[0].get_color() == naming.colour("aphynity+")
 
 
+@pytest.mark.parametrize(("metric", "exact"), [("relative_error", 1e-4), ("log_mse_summed", -28)])
+def test_an_exact_fit_of_the_true_model_does_not_squash_the_learners(fig, metric, exact):
+    ax = fig.add_subplot()
+    values = {"aphynity": 9.0, "aphynity+": 2.0, "mean": 4.0, "true_model": exact}
+    rows = [run_directory.row(learner=n, metric=metric, value=v) for n, v in values.items()]
+    plots.error_against_shift(rows, metric, ax)
+    assert exact < ax.get_ylim()[0] < 2.0
+    assert any("↓" in text.get_text() for text in ax.texts)
+
+
 def test_end_labels_do_not_overlap(fig):
     ax = fig.add_subplot()
     names = ["expert_only", "network_only", "aphynity", "aphynity+", "hvae", "hvae+"]
