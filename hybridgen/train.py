@@ -250,7 +250,7 @@ class _Run:
         self.model.load_state_dict(self.best)
         if self.source.sampler is None:
             self.model.note_latents(self.source.train)
-            # the last decoder is the one that its misfit is asked of
+            # noise is what the decoder leaves, so it waits for the last stage that changes that
             left = [s.trains for s in self.source.stages[self.stage :]]
             if left[0] == "all" and "all" not in left[1:]:
                 note_noise(self.model, self.source.train)
