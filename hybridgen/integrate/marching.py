@@ -2,7 +2,8 @@ r"""March a batch along the save grid, each member answerable for itself.
 
 The schedule gives each interval a level, its number of substeps. All members cross the interval
 at that level; those whose error is above 1 cross it again, alone, at a higher one, up to
-`max_substeps`. A member for which no level helps leaves the batch with a `Status`.
+`max_substeps`. A member for which no level helps is stiff, and goes on by a method for that; if
+this does not help either, it leaves the batch with a `Status`.
 
 Two rules keep members apart. A member's path depends on its own numbers and on the schedule, never
 on its neighbours: the level at which it starts the next interval is picked from its own error. And
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from hybridgen.integrate.diagnosis import reason
 from hybridgen.integrate.pace import Pace
+from hybridgen.integrate.rosenbrock import cross_stiff
 from hybridgen.integrate.rule import Rule, Step
 from hybridgen.integrate.solution import Status
 from hybridgen.integrate.trace import Front, Trace
@@ -25,20 +27,20 @@ from hybridgen.integrate.trace import Front, Trace
 __all__ = ["march"]
 
 
-def march(front: Front, pace: Pace, intervals: int, rule: Rule, trace: Trace) -> bool:
-    """Take members to the end of the grid and record how they fared.
+def march(front: Front, pace: Pace, intervals: range, rule: Rule, trace: Trace) -> bool:
+    """Take members over intervals of the grid and record how they fared.
 
     Arguments:
-        front: The members at the first time.
+        front: The members at the start of the first interval.
         pace: The level of each interval.
-        intervals: How many intervals there are.
+        intervals: Which intervals.
         rule: How to step.
         trace: Receives states, status, steps and how far each member came.
 
     Returns:
         Whether the pace held; if not, the trace is of no use.
     """
-    for i in range(intervals):
+    for i in intervals:
         if not len(front.ids):
             return True
         beyond = _Crossing(front, i, rule, trace).run(pace)
@@ -86,7 +88,10 @@ class _Crossing:
         while self.queue:
             level = min(self.queue)
             rows = self.queue.pop(level)
-            self._settle(rows, self._cross(rows, level), level)
+            if level == self.rule.stiff:
+                self._cross_stiff(rows)
+            else:
+                self._settle(rows, self._cross(rows, level), level)
         front = self.front._replace(y=self.y, k=self.k, level=self.next)
         return front.take((~self.lost).nonzero().squeeze(1)) if bool(self.lost.any()) else front
 
@@ -123,12 +128,29 @@ class _Crossing:
             clean = bool(torch.isfinite(error).all())
             self._keep(rows, step.take(good) if clean else self._cross(rows, level), level)
         if level >= self.rule.max_substeps:
-            self._lose(again, level)
+            self._enqueue(again, self.rule.stiff)
             return
         target = self.rule.next_levels(error, level)
         for higher in target.unique().tolist():
-            queued = self.queue.get(higher, again[:0])
-            self.queue[higher] = torch.cat([queued, again[target == higher]])
+            self._enqueue(again[target == higher], higher)
+
+    def _enqueue(self, rows: Tensor, level: int) -> None:
+        """Let members, with shape `(J,)`, wait for a level."""
+        self.queue[level] = torch.cat([self.queue.get(level, rows[:0]), rows])
+
+    def _cross_stiff(self, rows: Tensor) -> None:
+        """Try members, with shape `(J,)`, for which no number of substeps is enough."""
+        group, most = self.front.take(rows), self.rule.max_substeps
+        crossed = cross_stiff(group.members, self.i, group.y, group.k, self.rule, most)
+        self.trace.n_steps[group.ids] += crossed.n_steps
+        good = (~crossed.failed).nonzero()[:, 0]
+        through, step = rows[good], crossed.step.take(good)
+        self.y = self.y.index_copy(0, through, step.y)
+        self.k = self.k.index_copy(0, through, step.k)
+        self.next[through] = self.rule.stiff
+        self.trace.status[group.ids[good]] = Status.retried
+        if bool(crossed.failed.any()):
+            self._lose(rows[crossed.failed], most)
 
     def _keep(self, rows: Tensor, step: Step, level: int) -> None:
         """Put members, with shape `(J,)`, at the end of the interval."""

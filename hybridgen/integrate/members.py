@@ -15,6 +15,7 @@ import torch
 from torch import Size, Tensor
 
 from hybridgen.errors import ExpertError
+from hybridgen.integrate.recording import tensors
 
 __all__ = ["Field", "Members", "nan_members", "select"]
 
@@ -120,6 +121,11 @@ class Members:
         """Return some of these members, numbered among these, with shape `(K,)`."""
         rows = rows if self.rows is None else self.rows[rows]
         return Members(self._field, self._args, self._t, self._batch, rows)
+
+    def own(self) -> list[Tensor]:
+        """Return the tensors in the arguments that differ between members, `(K, ..., *R)`."""
+        pairs = zip(tensors(self._args), tensors(self.args), strict=True)
+        return [part for whole, part in pairs if _is_per_member(whole, self._batch)]
 
     def time(self, i: int) -> Tensor:
         """Return the save time `i`, with shape `()`, or `(N,)` for times of their own."""

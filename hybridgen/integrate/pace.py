@@ -17,10 +17,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from hybridgen.integrate.rule import Rule
+from hybridgen.integrate.rule import Rule, Step
 from hybridgen.integrate.trace import Front
 
-__all__ = ["Pace", "Pilot", "Schedule", "pick_schedule"]
+__all__ = ["Crosser", "Pace", "Pilot", "Schedule", "pick_schedule"]
 
 SIZE = 64
 CAP = 16
@@ -99,13 +99,26 @@ class Pilot:
         return False
 
 
-def pick_schedule(front: Front, intervals: int, rule: Rule) -> list[int]:
+class Crosser(Protocol):
+    """Takes members over an interval."""
+
+    def cross(self, i: int, y: Tensor, k: Tensor, level: int) -> Step:
+        """Return where they come to at a level, from states and derivatives `(N, *S)`."""
+
+    def take(self, rows: Tensor) -> Crosser:
+        """Return what takes some of these members, with shape `(J,)`."""
+
+
+def pick_schedule(
+    front: Front, intervals: int, rule: Rule, kernel: Crosser | None = None
+) -> list[int]:
     """Pick a schedule on members that can follow it, without moving the batch.
 
     Arguments:
         front: All members at the first time.
         intervals: How many intervals there are.
         rule: How to step.
+        kernel: Takes the members over an interval, instead of the rule.
 
     Returns:
         The level of each interval. Should four pilots in a row lose members, the last one's.
@@ -115,25 +128,32 @@ def pick_schedule(front: Front, intervals: int, rule: Rule) -> list[int]:
     for _ in range(ROUNDS):
         rows = able.nonzero().squeeze(1)[:SIZE]
         with torch.no_grad():
-            levels, lost = _fly(front.take(rows), intervals, rule)
+            fast = None if kernel is None else kernel.take(rows)
+            levels, lost = _fly(front.take(rows), intervals, rule, fast)
         if not len(lost):
             break
         able[rows[lost]] = False
     return levels
 
 
-def _fly(front: Front, intervals: int, rule: Rule) -> tuple[list[int], Tensor]:
+def _fly(
+    front: Front, intervals: int, rule: Rule, kernel: Crosser | None
+) -> tuple[list[int], Tensor]:
     """March a pilot alone; return its schedule and which of it were left behind, `(J,)`."""
     pilot = Pilot(rule)
     rows = torch.arange(len(front.ids), device=front.ids.device)
     lost = rows[:0]
     while len(rows) and len(pilot.levels) < intervals:
         i = len(pilot.levels)
-        step = rule.cross(front.members, i, front.y, front.k, pilot.level(i))
+        if kernel is None:
+            step = rule.cross(front.members, i, front.y, front.k, pilot.level(i))
+        else:
+            step = kernel.cross(i, front.y, front.k, pilot.level(i))
         if pilot.accepts(step.error):
             front = front._replace(y=step.y, k=step.k)
         elif pilot.broken:
             good = step.error <= 1.0
             lost, rows = torch.cat([lost, rows[~good]]), rows[good]
             front, pilot.broken = front.take(good.nonzero().squeeze(1)), False
+            kernel = None if kernel is None else kernel.take(good.nonzero().squeeze(1))
     return pilot.levels + [1] * (intervals - len(pilot.levels)), lost

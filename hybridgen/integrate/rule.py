@@ -53,6 +53,11 @@ class Rule:
     tolerance: Tolerance
     max_substeps: int
 
+    @property
+    def stiff(self) -> int:
+        """What stands for the level of a member for which none is high enough."""
+        return self.max_substeps + 1
+
     @cached_property
     def rungs(self) -> tuple[int, ...]:
         """The levels."""

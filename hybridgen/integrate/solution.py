@@ -57,6 +57,7 @@ class Solution:
         n_steps: Substeps spent on each member, retries included, with shape `(*B)`.
         substeps: Substeps that the batch took in each interval, with shape `(T-1,)`. Given back
             to `solve` as `substeps=`, they make a run reproducible member by member.
+        compiled: Whether a kernel integrated them.
     """
 
     y: Tensor
@@ -64,6 +65,7 @@ class Solution:
     t_reached: Tensor
     n_steps: Tensor
     substeps: Tensor
+    compiled: bool = False
 
     @property
     def ok(self) -> Tensor:

@@ -1,0 +1,339 @@
+"""Compile a field to a C++ kernel that integrates whole trajectories, and call it.
+
+The kernel marches a few members at a time, all in vector registers, from the first save time to
+the last, so that neither a call of Python nor a trip to memory comes between two steps. It takes
+fields that `recording` and `lowering` can express, on a CPU, where no gradient is wanted.
+Compiled kernels are kept in the process, and as files in the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from hybridgen.integrate.levels import ladder
+from hybridgen.integrate.lowering import Source, lower
+from hybridgen.integrate.members import Members
+from hybridgen.integrate.recording import MEMBERS, Graph, UnrecordableError, record
+from hybridgen.integrate.rule import Step
+from hybridgen.integrate.stepping import Tolerance, rms
+from hybridgen.integrate.tableaus import Tableau
+
+__all__ = ["Kernel", "Trajectories", "compiler", "kernel_for"]
+
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-trapping-math")
+SHARED = ("-shared", "-fPIC", "-Wl,-z,defs")
+REAL = {torch.float64: ("double", ctypes.c_double), torch.float32: ("float", ctypes.c_float)}
+
+
+@cache
+def compiler() -> str | None:
+    """Return the C++ compiler: that of the environment variable CXX, or one on the path."""
+    named = os.environ.get("CXX")
+    for name in (named,) if named else ("g++", "clang++", "c++"):
+        found = shutil.which(name)
+        if found:
+            return found
+    return None
+
+
+class Trajectories(NamedTuple):
+    """What a kernel returns.
+
+    Arguments:
+        y: States, with shape `(N, T, S)`, NaN after the last good time.
+        reached: The last good save time of each, as an index, with shape `(N,)`.
+        spent: Substeps spent on each, with shape `(N,)`.
+        retried: Whether it took smaller steps than the batch somewhere, with shape `(N,)`.
+    """
+
+    y: Tensor
+    reached: Tensor
+    spent: Tensor
+    retried: Tensor
+
+
+class _Batch(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("members", "times", "own_times")),
+        *((name, ctypes.c_int64) for name in ("max_substeps", "rungs")),
+        *((name, ctypes.c_void_p) for name in ("t", "y0", "k0", "p", "c", "rtol", "atol")),
+        *((name, ctypes.c_void_p) for name in ("schedule", "ladder")),
+    )
+
+
+class _Outcome(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_void_p) for name in ("y", "reached", "spent", "retried"))
+
+
+class Kernel:
+    """A compiled field with the arguments of some members.
+
+    Arguments:
+        library: The compiled field.
+        members: The members.
+        graph: What was recorded of their field.
+        tolerance: The error allowed.
+        max_substeps: The highest level.
+        state: The shape of a state, `S`.
+        dtype: Its dtype.
+    """
+
+    def __init__(
+        self,
+        library: ctypes.CDLL,
+        members: Members,
+        graph: Graph,
+        tolerance: Tolerance,
+        max_substeps: int,
+        state: torch.Size,
+        dtype: torch.dtype,
+    ) -> None:
+        self._library = library
+        self._members, self._graph, self._tolerance = members, graph, tolerance
+        self._max_substeps, self._state, self._dtype = max_substeps, state, dtype
+        self._constants = _joined([v.reshape(-1) for v in graph.values], 0, dtype)
+        bounds = (tolerance.rtol, tolerance.atol)
+        self._bounds = [
+            torch.as_tensor(b, dtype=dtype).expand(state).contiguous().flatten() for b in bounds
+        ]
+        self._ladder = torch.tensor(ladder(max_substeps), dtype=torch.int64)
+        self._own = self._arguments(members)
+
+    @property
+    def constants(self) -> list[Tensor]:
+        """The tensors that the field uses for all members."""
+        return self._graph.values
+
+    def take(self, rows: Tensor) -> Kernel:
+        """Return the kernel of some of these members, with shape `(J,)`."""
+        return Kernel(
+            self._library,
+            self._members.take(rows),
+            self._graph,
+            self._tolerance,
+            self._max_substeps,
+            self._state,
+            self._dtype,
+        )
+
+    def slope(self, y: Tensor) -> Tensor:
+        """Return the derivative of states `(N, *S)` at the first time, with their shape."""
+        y, k = y.contiguous(), torch.empty_like(y, memory_format=torch.contiguous_format)
+        batch, _alive = self._batch(y, y, [])
+        self._library.slope(ctypes.byref(batch), _address(k))
+        return k
+
+    def cross(self, i: int, y: Tensor, k: Tensor, level: int) -> Step:
+        """Advance all members over one interval at one level; see `Rule.cross`."""
+        y, k = y.clone(memory_format=torch.contiguous_format), k.clone().contiguous()
+        error = torch.empty(len(y), dtype=y.dtype)
+        batch, _alive = self._batch(y, k, [])
+        numbers = ctypes.c_int64(i), ctypes.c_int64(level)
+        where = map(_address, (y, k, error))
+        self._library.cross_interval(ctypes.byref(batch), *numbers, *where)
+        return Step(y, k, error)
+
+    def march(self, y: Tensor, k: Tensor, schedule: Sequence[int]) -> Trajectories:
+        """Take all members to the end of the grid.
+
+        Arguments:
+            y: Their initial states, with shape `(N, *S)`.
+            k: Their derivatives, with shape `(N, *S)`.
+            schedule: Substeps of each interval, `T - 1` of them.
+
+        Returns:
+            Where they came to.
+        """
+        n, y, k = len(y), y.contiguous(), k.contiguous()
+        out = Trajectories(
+            y=torch.empty(n, len(schedule) + 1, *self._state, dtype=self._dtype),
+            reached=torch.zeros(n, dtype=torch.int64),
+            spent=torch.zeros(n, dtype=torch.int64),
+            retried=torch.zeros(n, dtype=torch.int8),
+        )
+        out.y[:, 0] = y
+        batch, _alive = self._batch(y, k, schedule)
+        pointers = _Outcome(*map(_address, out))
+
+        def part(first: int, last: int) -> None:
+            # ctypes lets go of the interpreter's lock while the kernel runs.
+            ends = ctypes.c_int64(first), ctypes.c_int64(last)
+            self._library.march(ctypes.byref(batch), ctypes.byref(pointers), *ends)
+
+        threads = torch.get_num_threads()
+        lanes = int(self._library.lanes())
+        blocks = -(-n // lanes)
+        if threads == 1 or blocks < 4 * threads:
+            part(0, n)
+            return out
+        size = lanes * -(-blocks // (4 * threads))
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(lambda a: part(a, min(a + size, n)), range(0, n, size)))
+        return out
+
+    def _arguments(self, members: Members) -> Tensor:
+        own = members.own()
+        count = members.axes.numel()
+        return _joined([v.reshape(count, -1) for v in own], 1, self._dtype)
+
+    def _batch(self, y: Tensor, k: Tensor, schedule: Sequence[int]) -> tuple[_Batch, list[Tensor]]:
+        """Return the arguments of the library, and the tensors that must outlive the call."""
+        t = self._members.t.to(self._dtype).contiguous()
+        steps = torch.tensor(schedule, dtype=torch.int64)
+        alive = [t, y, k, self._own, self._constants, *self._bounds, steps, self._ladder]
+        sizes = len(y), t.shape[-1], int(t.ndim > 1), self._max_substeps, len(self._ladder)
+        return _Batch(*sizes, *map(_address, alive)), alive
+
+
+def kernel_for(
+    members: Members, y0: Tensor, tableau: Tableau, tolerance: Tolerance, max_substeps: int
+) -> Kernel:
+    """Return the compiled field of some members.
+
+    Arguments:
+        members: The members.
+        y0: Their initial states, with shape `(N, *S)`.
+        tableau: The method, with an error estimate.
+        tolerance: The error allowed.
+        max_substeps: The highest level.
+
+    Raises:
+        UnrecordableError: If the field cannot be compiled, with the reason.
+    """
+    if y0.device.type != "cpu" or y0.dtype not in REAL or tolerance.norm is not rms:
+        raise UnrecordableError("kernels are for real states on a CPU with the usual norm")
+    if compiler() is None:
+        raise UnrecordableError("there is no C++ compiler here; install g++ or set CXX")
+    graph = _recorded(members, y0)
+    library = _LIBRARIES.get((graph.key, tableau.name))
+    if library is None:
+        source = lower(graph)
+        if y0[0].numel() > 64:
+            raise UnrecordableError("a state has too many numbers to stay in registers")
+        library = _load(_text(source, tableau, y0.dtype))
+        _LIBRARIES[graph.key, tableau.name] = library
+    return Kernel(library, members, graph, tolerance, max_substeps, y0.shape[1:], y0.dtype)
+
+
+_LIBRARIES: dict[Any, ctypes.CDLL] = {}
+
+
+def _recorded(members: Members, y0: Tensor) -> Graph:
+    taken = {len(y0), *y0.shape[1:]}.union(*(v.shape for v in members.own()))
+    count = next(n for n in MEMBERS if n not in taken)
+    rows = torch.arange(count) % len(y0)
+    part = members.take(rows)
+    return record(part.rhs, part.time(0).to(y0.dtype), y0[rows], part.own())
+
+
+def _text(source: Source, tableau: Tableau, dtype: torch.dtype) -> str:
+    """Return the whole C++ of a field and a method."""
+    real = REAL[dtype][0]
+    stages = len(tableau.b)
+    counts = {
+        "REAL": real,
+        "STATES": source.states,
+        "ARGUMENTS": source.arguments,
+        "HOISTED": source.hoisted,
+        "STAGES": stages,
+        "ORDER": float(tableau.order),
+    }
+    rows = [list(r) + [0.0] * (stages - len(r)) for r in tableau.a]
+    table = ", ".join("{" + ", ".join(map(repr, r)) + "}" for r in rows)
+    lines = [f"#define {name} {value}" for name, value in counts.items()]
+    for name, row in (("C", tableau.c), ("B", tableau.b), ("E", tableau.e)):
+        lines.append(
+            f"static constexpr {real} TABLEAU_{name}[] = {{{', '.join(map(repr, row))}}};"
+        )
+    lines.append(f"static constexpr {real} TABLEAU_A[][{stages}] = {{{table}}};")
+    march = resources.files("hybridgen.integrate").joinpath("kernel.cpp").read_text()
+    once = f"INLINE void once(const V* p, const real* c, V* q) {{\n{source.once}\n}}"
+    head = "INLINE void field(V t, const V* y, const V* q, const real* c, V* k)"
+    return "\n".join([*lines, march, once, f"{head} {{\n{source.each}\n}}\n"])
+
+
+def _load(text: str) -> ctypes.CDLL:
+    """Compile, unless that was done before, and load."""
+    found = compiler()
+    if found is None:
+        raise UnrecordableError("there is no C++ compiler here; install g++ or set CXX")
+    name = hashlib.sha256("\n".join([text, *FLAGS, found, _processor()]).encode()).hexdigest()
+    path = _folder() / f"{name}.so"
+    if not path.is_file():
+        _compile(found, text, path)
+    library = ctypes.CDLL(str(path))
+    library.lanes.restype = ctypes.c_int64
+    return library
+
+
+def _compile(found: str, text: str, path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        source, built = Path(folder) / "field.cpp", Path(folder) / "field.so"
+        source.write_text(text)
+        command = [found, *FLAGS, str(source), *SHARED, "-o", str(built), "-lm"]
+        # An older C library lacks some vector functions, and others have none.
+        tries = [
+            subprocess.run([*command, *more], capture_output=True, text=True, check=False)
+            for more in (["-DVECTOR_MATHS"],)
+        ]
+        if tries[0].returncode:
+            tries.append(subprocess.run(command, capture_output=True, text=True, check=False))
+        if tries[-1].returncode:
+            raise UnrecordableError(f"{found} failed: {tries[-1].stderr.strip()[:500]}")
+        os.replace(built, path)  # at once, so that another process never sees half a file
+
+
+@cache
+def _folder() -> Path:
+    """Return a folder for compiled kernels that only this user can write into."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    path = Path(base) / "hybridgen" / "kernels"
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        about = path.stat()
+        private = not about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if private and about.st_uid == os.getuid() and os.access(path, os.W_OK):
+            return path
+    except OSError:
+        pass  # a home that cannot be written to: the kernels then live as long as the process
+    _KEPT.append(tempfile.TemporaryDirectory(prefix="hybridgen-kernels-"))
+    return Path(_KEPT[-1].name)
+
+
+_KEPT: list[tempfile.TemporaryDirectory[str]] = []
+
+
+@cache
+def _processor() -> str:
+    """Return what distinguishes processors for which a compiler writes different code."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    flags = [line for line in lines if line.startswith(("flags", "Features", "model name"))]
+    return "\n".join([platform.machine(), platform.processor(), *flags[:2]])
+
+
+def _joined(parts: list[Tensor], dim: int, dtype: torch.dtype) -> Tensor:
+    """Return tensors as one, contiguous, or an empty one."""
+    if not parts:
+        return torch.empty(0, dtype=dtype)
+    return torch.cat([p.detach().to(dtype) for p in parts], dim=dim).contiguous()
+
+
+def _address(value: Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(value.data_ptr())

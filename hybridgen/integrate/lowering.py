@@ -1,0 +1,269 @@
+r"""Write a recorded field as C++ for a few members at once.
+
+Every number of a member becomes a vector `V` over the members, and an operation of torch on the
+numbers of a state becomes one line for each of them. Axes are resolved while the code is
+written: to write entry :math:`(i, j)` of a tensor is to write the entries of its arguments that
+it needs, so that views, stacks and broadcasts cost nothing at all. The lines go to three places,
+
+* `once`, for what depends on the arguments of a member alone and is computed once a trajectory,
+* `each`, for what depends on time or state,
+* loops inside `each`, for the layers of a network, whose entries are too many to write one by one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from hybridgen.integrate.indexing import (
+    MEMBER,
+    VIEWS,
+    Index,
+    broadcast,
+    entries,
+    flat,
+    indices,
+    literal,
+    name_of,
+)
+from hybridgen.integrate.operations import ELEMENTWISE, RULES, SAME, Term, is_layer
+from hybridgen.integrate.recording import Graph, Node, UnrecordableError
+
+__all__ = ["Source", "lower"]
+
+FEW = 16
+"""How many entries of an array are written one by one."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A field in C++.
+
+    Arguments:
+        once: The body of `once(p, c, q)`: from arguments `p` and constants `c` to `q`.
+        each: The body of `field(t, y, q, c, k)`.
+        states: How many numbers a state has.
+        arguments: How many numbers of its own each member has.
+        hoisted: How many numbers `once` prepares.
+    """
+
+    once: str
+    each: str
+    states: int
+    arguments: int
+    hoisted: int
+
+
+def lower(graph: Graph) -> Source:
+    """Return a field in C++.
+
+    Arguments:
+        graph: What was recorded of it.
+
+    Raises:
+        UnrecordableError: If it has an operation that is not known here.
+
+    Example:
+        >>> from hybridgen.integrate.recording import record
+        >>> t, y, rate = torch.tensor(0.0), torch.rand(13, 1), torch.rand(13, 1)
+        >>> print(lower(record(lambda t, y: -rate * y, t, y, [rate])).each)
+        const V v1 = (q[0] * y[0]);
+        k[0] = v1;
+    """
+    return _Lowering(graph).run()
+
+
+@dataclass
+class _Scope:
+    """Lines that belong together, and the names they give to entries."""
+
+    lines: list[str] = field(default_factory=list)
+    known: dict[tuple[int, Index], Term] = field(default_factory=dict)
+
+
+class _Lowering:
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.once, self.scopes = _Scope(), [_Scope()]
+        self.hoisted: dict[str, str] = {}
+        self.arrays: dict[int, str] = {}
+        self.names = 0
+        own = [entries(n) // graph.members for n in graph.inputs[2:]]
+        self.starts = [sum(own[:i]) for i in range(len(own) + 1)]
+        sizes = [math.prod(n.shape) for n in graph.constants]
+        self.offsets = [sum(sizes[:i]) for i in range(len(sizes))]
+
+    def run(self) -> Source:
+        result, state = self.graph.result, self.graph.inputs[1]
+        if result is None or result.shape != state.shape or result.dtype != state.dtype:
+            raise UnrecordableError("it does not return a tensor like the state")
+        each = self.scopes[0]
+        entries = list(indices(result.shape[1:]))
+        found = [self.hoist(self.term(result, (MEMBER, *i))) for i in entries]
+        each.lines += [f"k[{i}] = {term.code};" for i, term in enumerate(found)]
+        last = [f"{name} = {code};" for code, name in self.hoisted.items()]
+        return Source(
+            once="\n".join([*self.once.lines, *last]),
+            each="\n".join(each.lines),
+            states=len(entries),
+            arguments=self.starts[-1],
+            hoisted=len(self.hoisted),
+        )
+
+    # -- names ----------------------------------------------------------------------------
+
+    def term(self, node: Node, index: Index) -> Term:
+        """Return one entry of a tensor; writes the lines that compute it, if there are none."""
+        for scope in (self.once, *self.scopes):
+            if (id(node), index) in scope.known:
+                return scope.known[id(node), index]
+        term = self._write(node, index)
+        symbolic = any(isinstance(i, str) and i != MEMBER for i in index)
+        scope = self.scopes[-1] if symbolic or not term.once else self.once
+        scope.known[id(node), index] = term
+        return term
+
+    def hoist(self, term: Term) -> Term:
+        """Return a term as the code of `each` has to name it."""
+        if not term.once or term.code.startswith("splat("):
+            return term
+        name = self.hoisted.setdefault(term.code, f"q[{len(self.hoisted)}]")
+        return Term(name, once=False)
+
+    def define(self, code: str, terms: list[Term], *, truth: bool = False) -> Term:
+        """Give a name to an expression in which `{0}`, `{1}`, ... stand for terms."""
+        once = all(t.once for t in terms)
+        named = [t if once else self.hoist(t) for t in terms]
+        self.names += 1
+        name = f"{'w' if once else 'v'}{self.names}"
+        line = f"const {'M' if truth else 'V'} {name} = {code.format(*(t.code for t in named))};"
+        (self.once if once else self.scopes[-1]).lines.append(line)
+        return Term(name, once)
+
+    # -- entries --------------------------------------------------------------------------
+
+    def _write(self, node: Node, index: Index) -> Term:
+        if node.op == "input":
+            return self._input(node, index)
+        if node.op == "constant":
+            return self._constant(node, index)
+        if id(node) in self.arrays:
+            return Term(f"{self.arrays[id(node)]}[{flat(index[1:], node.shape[1:])}]", once=False)
+        name = name_of(node)
+        if node.dtype not in (torch.bool, self.graph.inputs[1].dtype):
+            raise UnrecordableError(f"{node.op} gives {node.dtype}")
+        if name in ELEMENTWISE:
+            return self._elementwise(node, name, index)
+        if name in SAME:
+            return self.term(node.args[0], index)
+        if name in VIEWS:
+            return self.term(*VIEWS[name](node, index))
+        if name not in RULES:
+            raise UnrecordableError(f"{node.op} is not among the operations known to the compiler")
+        return RULES[name](self, node, index)
+
+    def _input(self, node: Node, index: Index) -> Term:
+        if node.number == 0:
+            return Term("t", once=False)
+        place = flat(index[1:], node.shape[1:])
+        if node.number == 1:
+            return Term(f"y[{place}]", once=False)
+        return Term(f"p[{self.starts[node.number - 2]} + {place}]", once=True)
+
+    def _constant(self, node: Node, index: Index) -> Term:
+        place = f"{self.offsets[node.number]} + {flat(index, node.shape)}"
+        return Term(f"splat(c[{place}])", once=True)
+
+    def number(self, value: Any, index: Index) -> Term:
+        """Return an argument, which may be a Python number, broadcast to an index."""
+        if isinstance(value, Node):
+            return self.term(value, broadcast(index, value.shape))
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise UnrecordableError(f"an operation has the argument {value!r}")
+        return Term(f"splat({literal(value)})", once=True)
+
+    def _elementwise(self, node: Node, name: str, index: Index) -> Term:
+        if node.kwargs.get("rounding_mode") is not None:
+            raise UnrecordableError("a division that rounds is not known to the compiler")
+        terms = [self.number(a, index) for a in node.args]
+        if name == "div" and terms[1].once and not terms[0].once:
+            # One division for a whole trajectory: they are the slowest of all.
+            inverse = self.define("(splat(1) / {0})", terms[1:])
+            return self.define("({0} * {1})", [terms[0], inverse])
+        return self.define(ELEMENTWISE[name], terms, truth=node.dtype is torch.bool)
+
+    # -- loops ----------------------------------------------------------------------------
+
+    @contextmanager
+    def loop(self, count: int) -> Iterator[str]:
+        """Write what follows inside a loop; yields its variable."""
+        self.names += 1
+        variable = f"i{self.names}"
+        self.scopes.append(_Scope())
+        try:
+            yield variable
+        finally:
+            inner = self.scopes.pop()
+        head = f"for (int {variable} = 0; {variable} < {count}; ++{variable}) {{"
+        self.scopes[-1].lines += [head, *inner.lines, "}"]
+
+    def array(self, node: Node) -> str:
+        """Return the name of an array with all entries of a tensor, `(N, K)`, of a member."""
+        if id(node) in self.arrays:
+            return self.arrays[id(node)]
+        if len(node.shape) != 2:
+            raise UnrecordableError(f"{node.op} of shape {node.shape} enters a large product")
+        self._layers_before(node, set())
+        if id(node) in self.arrays:
+            return self.arrays[id(node)]
+        name, count = self.declare(node), node.shape[1]
+        if count <= FEW:
+            for place in range(count):
+                self._fill(node, name, place)
+        else:
+            with self.loop(count) as variable:
+                self._fill(node, name, variable)
+        self.arrays[id(node)] = name
+        return name
+
+    def _fill(self, node: Node, name: str, i: int | str) -> None:
+        term = self.hoist(self.term(node, (MEMBER, i)))
+        self.scopes[-1].lines.append(f"{name}[{i}] = {term.code};")
+
+    def _layers_before(self, node: Node, seen: set[int]) -> None:
+        """Write the layers that a tensor is made of, which cannot be inside a loop."""
+        if id(node) in seen or id(node) in self.arrays:
+            return
+        seen.add(id(node))
+        if is_layer(node):
+            self.term(node, (MEMBER, 0))
+            return
+        for argument in node.args:
+            for part in argument if isinstance(argument, tuple) else (argument,):
+                if isinstance(part, Node):
+                    self._layers_before(part, seen)
+
+    def declare(self, node: Node) -> str:
+        """Declare an array for the entries of a tensor, and return its name."""
+        self.names += 1
+        name = f"a{self.names}"
+        # In the outermost scope, so that every later line sees it.
+        self.scopes[0].lines.append(f"V {name}[{math.prod(node.shape[1:])}];")
+        return name
+
+    def layer(self, node: Node, x: Node, w: Node, bias: Node | None) -> None:
+        """Write a whole product `(N, K) @ (K, O)` with a shared matrix."""
+        if bias is not None and (bias.op != "constant" or bias.shape != w.shape[1:]):
+            raise UnrecordableError("a layer whose bias differs between members")
+        before, name = self.array(x), self.declare(node)
+        start = "nullptr" if bias is None else f"c + {self.offsets[bias.number]}"
+        inner, outer = w.shape
+        weights = f"c + {self.offsets[w.number]}"
+        call = f"dense<{inner}, {outer}>({before}, {weights}, {start}, {name});"
+        self.scopes[0].lines.append(call)
+        self.arrays[id(node)] = name
