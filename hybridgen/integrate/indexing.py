@@ -1,13 +1,16 @@
 """Where the entries of tensors are: indices that are numbers while code is written.
 
-An index has an entry for each axis: a number, the name of a loop variable, or `MEMBER` on the axis
-of the members. Operations that only move entries map the index of a result to that of an argument.
+An index has an entry for each axis: a number, the name of a loop variable, an `Axis` where the
+tensor is a field on a grid, or `MEMBER` on the axis of the members. Operations that only move
+entries map the index of a result to that of an argument.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from hybridgen.integrate.recording import Node, UnrecordableError
@@ -15,6 +18,8 @@ from hybridgen.integrate.recording import Node, UnrecordableError
 __all__ = [
     "MEMBER",
     "VIEWS",
+    "Axis",
+    "Entry",
     "Index",
     "broadcast",
     "entries",
@@ -26,8 +31,23 @@ __all__ = [
     "name_of",
 ]
 
-Index = tuple[int | str, ...]
-"""One entry of a tensor."""
+
+@dataclass(frozen=True)
+class Axis:
+    """All points along an axis of the grid at once.
+
+    Arguments:
+        axis: 0 for the rows of the grid, 1 for the points in a row.
+        places: Where along an axis of the tensor each of the points finds its entry.
+    """
+
+    axis: int
+    places: tuple[int, ...]
+
+
+Entry = int | str | Axis
+Index = tuple[Entry, ...]
+"""One entry of a tensor, or as many as the grid has points."""
 
 MEMBER = "m"
 
@@ -44,8 +64,7 @@ def entries(node: Node) -> int:
 
 def indices(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
     """Yield every index into a shape, in order."""
-    for place in range(math.prod(shape)):
-        yield tuple(int(i) for i in _unflat(place, shape, False))
+    yield from itertools.product(*map(range, shape))
 
 
 def literal(value: float) -> str:
@@ -68,17 +87,25 @@ def _part(node: Node) -> int:
     return int(node.op[node.op.rindex("[") + 1 : -1])
 
 
-def known(entry: int | str) -> int:
+def known(entry: Entry) -> int:
     """Return an entry that must be a number while the code is written."""
-    if isinstance(entry, str):
+    if not isinstance(entry, int):
         raise UnrecordableError("entries are rearranged along the members, or inside a loop")
     return entry
+
+
+def _mapped(entry: Entry, where: Callable[[int], int]) -> Entry:
+    """Return an entry, or each place along an axis, moved to where it comes from."""
+    if isinstance(entry, Axis):
+        return Axis(entry.axis, tuple(map(where, entry.places)))
+    return where(known(entry))
 
 
 def _moved(index: Index, dim: int, start: int, step: int = 1) -> Index:
     if start == 0 and step == 1:
         return index
-    return (*index[:dim], start + step * known(index[dim]), *index[dim + 1 :])
+    there = _mapped(index[dim], lambda i: start + step * i)
+    return (*index[:dim], there, *index[dim + 1 :])
 
 
 def broadcast(index: Index, shape: tuple[int, ...]) -> Index:
@@ -89,15 +116,20 @@ def broadcast(index: Index, shape: tuple[int, ...]) -> Index:
 
 def flat(index: Index, shape: tuple[int, ...]) -> str:
     """Return the place of an entry in memory, as code."""
-    place, code = 0, []
-    stride = 1
+    place, stride = 0, 1
+    code: list[str] = []
     for i, size in zip(reversed(index), reversed(shape), strict=True):
-        if isinstance(i, int):
-            place += i * stride
-        else:
+        if isinstance(i, str):
             code.append(i if stride == 1 else f"{stride} * {i}")
+        else:
+            place += known(i) * stride
         stride *= size
     return " + ".join([str(place), *code]) if place or not code else " + ".join(code)
+
+
+def _squeezed(index: Index, shape: tuple[int, ...]) -> list[tuple[int, Entry]]:
+    """Return size and entry of every axis that is longer than 1."""
+    return [(size, i) for size, i in zip(shape, index, strict=True) if size != 1]
 
 
 def _place(index: Index, shape: tuple[int, ...]) -> int:
@@ -114,7 +146,7 @@ def _place(index: Index, shape: tuple[int, ...]) -> int:
 
 def _unflat(place: int, shape: tuple[int, ...], member: bool) -> Index:
     """Return the entry at a place; where members have an axis, it is the first that is not 1."""
-    index: list[int | str] = []
+    index: list[Entry] = []
     for d in reversed(range(len(shape))):
         if member and all(size == 1 for size in shape[:d]) and shape[d] > 1:
             index.append(MEMBER)
@@ -161,6 +193,10 @@ def _unsqueeze(node: Node, index: Index) -> tuple[Node, Index]:
 
 def _reshape(node: Node, index: Index) -> tuple[Node, Index]:
     x = node.args[0]
+    long = _squeezed(index, node.shape)
+    if [size for size, _ in long] == [size for size in x.shape if size != 1]:
+        rest = iter(long)
+        return x, tuple(0 if size == 1 else next(rest)[1] for size in x.shape)
     return x, _unflat(_place(index, node.shape), x.shape, MEMBER in index)
 
 
@@ -190,18 +226,50 @@ def _stack(node: Node, index: Index) -> tuple[Node, Index]:
 
 
 def _cat(node: Node, index: Index) -> tuple[Node, Index]:
-    dim, at = given(node, 1, 0) % len(node.shape), 0
-    at = known(index[dim])
+    dim = given(node, 1, 0) % len(node.shape)
+    entry = index[dim]
+    if not isinstance(entry, Axis):
+        part, at = _part_at(node, dim, known(entry))
+        return part, (*index[:dim], at, *index[dim + 1 :])
+    found = [_part_at(node, dim, i) for i in entry.places]
+    if len({id(part) for part, _ in found}) == 1:
+        there = Axis(entry.axis, tuple(at for _, at in found))
+        return found[0][0], (*index[:dim], there, *index[dim + 1 :])
+    ends = [_root(part, (*index[:dim], at, *index[dim + 1 :])) for part, at in found]
+    root, first = ends[0]
+    varying = {d for _, i in ends for d in range(len(i)) if i[d] != first[d]}
+    if any(node is not root for node, _ in ends) or len(varying) > 1:
+        raise UnrecordableError("fields that are no parts of one are joined")
+    if not varying:
+        return root, first
+    (d,) = varying
+    there = Axis(entry.axis, tuple(known(i[d]) for _, i in ends))
+    return root, (*first[:d], there, *first[d + 1 :])
+
+
+def _part_at(node: Node, dim: int, at: int) -> tuple[Node, int]:
+    """Return which part of a concatenation has an entry, and where."""
     for part in node.args[0]:
         if at < part.shape[dim]:
-            return part, (*index[:dim], at, *index[dim + 1 :])
+            return part, at
         at -= part.shape[dim]
     raise UnrecordableError("a concatenation without the entry that is asked for")
 
 
+def _root(node: Node, index: Index) -> tuple[Node, Index]:
+    """Return the tensor that a view shows, and where the entry is in it."""
+    while name_of(node) in VIEWS:
+        node, index = VIEWS[name_of(node)](node, index)
+    return node, index
+
+
 def _flip(node: Node, index: Index) -> tuple[Node, Index]:
     dims = [d % len(node.shape) for d in node.args[1]]
-    entry = [node.shape[d] - 1 - known(i) if d in dims else i for d, i in enumerate(index)]
+    last = [size - 1 for size in node.shape]
+    entry = [
+        _mapped(i, lambda place, d=d: last[d] - place) if d in dims else i  # type: ignore[misc]
+        for d, i in enumerate(index)
+    ]
     return node.args[0], tuple(entry)
 
 
@@ -212,8 +280,13 @@ def _roll(node: Node, index: Index) -> tuple[Node, Index]:
         raise UnrecordableError("roll without dims is not known to the compiler")
     entry = list(index)
     for shift, dim in zip(shifts, dims, strict=True):
-        entry[dim] = (known(index[dim]) - shift) % x.shape[dim]
+        size = x.shape[dim]
+        entry[dim] = _mapped(entry[dim], lambda i, s=shift, n=size: (i - s) % n)  # type: ignore[misc]
     return x, tuple(entry)
+
+
+def _same(node: Node, index: Index) -> tuple[Node, Index]:
+    return node.args[0], index
 
 
 VIEWS: dict[str, Callable[[Node, Index], tuple[Node, Index]]] = {
@@ -230,5 +303,7 @@ VIEWS: dict[str, Callable[[Node, Index], tuple[Node, Index]]] = {
     "cat": _cat,
     "flip": _flip,
     "roll": _roll,
+    **dict.fromkeys(("clone", "alias", "detach", "_to_copy", "contiguous"), _same),
+    **dict.fromkeys(("lift_fresh_copy", "lift_fresh"), _same),
 }
 """Which argument, and which entry of it, an entry of the result is."""

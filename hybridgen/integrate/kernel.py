@@ -38,6 +38,8 @@ __all__ = ["Kernel", "Trajectories", "compiler", "kernel_for"]
 
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-trapping-math")
 SHARED = ("-shared", "-fPIC", "-Wl,-z,defs")
+LARGEST = 64
+"""How many components a state may have, and how many numbers it has at most if it is no grid."""
 REAL = {torch.float64: ("double", ctypes.c_double), torch.float32: ("float", ctypes.c_float)}
 
 
@@ -223,9 +225,10 @@ def kernel_for(
     graph = _recorded(members, y0)
     library = _LIBRARIES.get((graph.key, tableau.name))
     if library is None:
-        source = lower(graph)
-        if y0[0].numel() > 64:
-            raise UnrecordableError("a state has too many numbers to stay in registers")
+        grid = y0.ndim > 2 and y0[0].numel() > LARGEST
+        source = lower(graph, grid)
+        if source.states > LARGEST:
+            raise UnrecordableError(f"a state has {source.states} components")
         library = _load(_text(source, tableau, y0.dtype))
         _LIBRARIES[graph.key, tableau.name] = library
     return Kernel(library, members, graph, tolerance, max_substeps, y0.shape[1:], y0.dtype)
@@ -244,28 +247,44 @@ def _recorded(members: Members, y0: Tensor) -> Graph:
 
 def _text(source: Source, tableau: Tableau, dtype: torch.dtype) -> str:
     """Return the whole C++ of a field and a method."""
-    real = REAL[dtype][0]
-    stages = len(tableau.b)
+    real, stages = REAL[dtype][0], len(tableau.b)
     counts = {
-        "REAL": real,
-        "STATES": source.states,
+        "COMPONENTS" if source.grid else "STATES": source.states,
         "ARGUMENTS": source.arguments,
         "HOISTED": source.hoisted,
         "STAGES": stages,
         "ORDER": float(tableau.order),
     }
     rows = [list(r) + [0.0] * (stages - len(r)) for r in tableau.a]
-    table = ", ".join("{" + ", ".join(map(repr, r)) + "}" for r in rows)
-    lines = [f"#define {name} {value}" for name, value in counts.items()]
-    for name, row in (("C", tableau.c), ("B", tableau.b), ("E", tableau.e)):
-        lines.append(
-            f"static constexpr {real} TABLEAU_{name}[] = {{{', '.join(map(repr, row))}}};"
-        )
-    lines.append(f"static constexpr {real} TABLEAU_A[][{stages}] = {{{table}}};")
-    march = resources.files("hybridgen.integrate").joinpath("kernel.cpp").read_text()
-    once = f"INLINE void once(const V* p, const real* c, V* q) {{\n{source.once}\n}}"
-    head = "INLINE void field(V t, const V* y, const V* q, const real* c, V* k)"
-    return "\n".join([*lines, march, once, f"{head} {{\n{source.each}\n}}\n"])
+    tables = {"C": tableau.c, "B": tableau.b, "E": tableau.e, "A": rows}
+    lines: list[str] = []
+    arguments = "V t, const V* y, const V* q, const real* c, V* k"
+    if source.grid:
+        arguments = "V t, const real* u, const V* q, const real* c, int i, int j, V* k"
+        counts |= {"ROWS": source.grid[0], "POINTS": source.grid[1]}
+        for name, places in zip("IJ", source.halo, strict=True):
+            counts[f"HALO_{name}"] = len(places) // 2
+            lines.append(f"static constexpr int FROM_{name}[] = {_braced([*places, -1])};")
+    defines = [f"#define {name} {value}" for name, value in {"REAL": real, **counts}.items()]
+    lines = [*defines, _part("lanes.h"), *lines]
+    for name, table in tables.items():
+        size = f"[][{stages}]" if name == "A" else "[]"
+        lines.append(f"static constexpr real TABLEAU_{name}{size} = {_braced(table)};")
+    lines.append(_part("grids.cpp" if source.grid else "members.cpp"))
+    lines.append(f"INLINE void once(const V* p, const real* c, V* q) {{\n{source.once}\n}}")
+    lines.append(f"INLINE void field({arguments}) {{\n{source.each}\n}}\n")
+    return "\n".join(lines)
+
+
+def _part(name: str) -> str:
+    return resources.files("hybridgen.integrate").joinpath(name).read_text()
+
+
+def _braced(values: Any) -> str:
+    """Return nested sequences of numbers in C++."""
+    if isinstance(values, int | float):
+        return repr(values)
+    return "{" + ", ".join(map(_braced, values)) + "}"
 
 
 def _load(text: str) -> ctypes.CDLL:

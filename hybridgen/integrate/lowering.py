@@ -8,6 +8,10 @@ it needs, so that views, stacks and broadcasts cost nothing at all. The lines go
 * `once`, for what depends on the arguments of a member alone and is computed once a trajectory,
 * `each`, for what depends on time or state,
 * loops inside `each`, for the layers of a network, whose entries are too many to write one by one.
+
+A state on a grid is written for a few neighbours along its last axis instead: a vector holds the
+numbers of these points, and an entry that comes from elsewhere on the grid is a shifted load from
+the state with a halo around it.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -23,6 +27,7 @@ import torch
 from hybridgen.integrate.indexing import (
     MEMBER,
     VIEWS,
+    Axis,
     Index,
     broadcast,
     entries,
@@ -31,7 +36,7 @@ from hybridgen.integrate.indexing import (
     literal,
     name_of,
 )
-from hybridgen.integrate.operations import ELEMENTWISE, RULES, SAME, Term, is_layer
+from hybridgen.integrate.operations import ELEMENTWISE, RULES, Term, is_layer
 from hybridgen.integrate.recording import Graph, Node, UnrecordableError
 
 __all__ = ["Source", "lower"]
@@ -47,9 +52,12 @@ class Source:
     Arguments:
         once: The body of `once(p, c, q)`: from arguments `p` and constants `c` to `q`.
         each: The body of `field(t, y, q, c, k)`.
-        states: How many numbers a state has.
+        states: How many numbers a state has; on a grid, how many components.
         arguments: How many numbers of its own each member has.
         hoisted: How many numbers `once` prepares.
+        grid: Rows and points in a row; `None` if the state is no grid.
+        halo: For each of these axes, the place that is found beyond the ends: first before the
+            start, from near to far, then after the end.
     """
 
     once: str
@@ -57,13 +65,16 @@ class Source:
     states: int
     arguments: int
     hoisted: int
+    grid: tuple[int, int] | None = None
+    halo: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
 
 
-def lower(graph: Graph) -> Source:
+def lower(graph: Graph, grid: bool = False) -> Source:
     """Return a field in C++.
 
     Arguments:
         graph: What was recorded of it.
+        grid: Whether the last axis of a state, or the last two, are those of a grid.
 
     Raises:
         UnrecordableError: If it has an operation that is not known here.
@@ -75,7 +86,7 @@ def lower(graph: Graph) -> Source:
         const V v1 = (q[0] * y[0]);
         k[0] = v1;
     """
-    return _Lowering(graph).run()
+    return (_GridLowering if grid else _Lowering)(graph).run()
 
 
 @dataclass
@@ -102,18 +113,21 @@ class _Lowering:
         result, state = self.graph.result, self.graph.inputs[1]
         if result is None or result.shape != state.shape or result.dtype != state.dtype:
             raise UnrecordableError("it does not return a tensor like the state")
-        each = self.scopes[0]
-        entries = list(indices(result.shape[1:]))
-        found = [self.hoist(self.term(result, (MEMBER, *i))) for i in entries]
+        each, wanted = self.scopes[0], self.wanted(result.shape[1:])
+        found = [self.hoist(self.term(result, (MEMBER, *i))) for i in wanted]
         each.lines += [f"k[{i}] = {term.code};" for i, term in enumerate(found)]
         last = [f"{name} = {code};" for code, name in self.hoisted.items()]
         return Source(
             once="\n".join([*self.once.lines, *last]),
             each="\n".join(each.lines),
-            states=len(entries),
+            states=len(wanted),
             arguments=self.starts[-1],
             hoisted=len(self.hoisted),
         )
+
+    def wanted(self, shape: tuple[int, ...]) -> list[Index]:
+        """Return the entries of the derivative, of shape `S`, that make it up."""
+        return list(indices(shape))
 
     # -- names ----------------------------------------------------------------------------
 
@@ -123,6 +137,8 @@ class _Lowering:
             if (id(node), index) in scope.known:
                 return scope.known[id(node), index]
         term = self._write(node, index)
+        if term.truth and node.dtype is not torch.bool:
+            term = self.define("{0}", [term])
         symbolic = any(isinstance(i, str) and i != MEMBER for i in index)
         scope = self.scopes[-1] if symbolic or not term.once else self.once
         scope.known[id(node), index] = term
@@ -137,13 +153,19 @@ class _Lowering:
 
     def define(self, code: str, terms: list[Term], *, truth: bool = False) -> Term:
         """Give a name to an expression in which `{0}`, `{1}`, ... stand for terms."""
-        once = all(t.once for t in terms)
-        named = [t if once else self.hoist(t) for t in terms]
+        once = all(t.once for t in terms) and not truth  # `q` holds numbers alone
+        named = [t.code if once else self.hoist(t).code for t in terms]
+        if not truth:
+            condition = code.startswith("({0} ?")
+            named = [
+                f"({c} ? splat(1) : splat(0))" if t.truth and (i or not condition) else c
+                for i, (c, t) in enumerate(zip(named, terms, strict=True))
+            ]
         self.names += 1
         name = f"{'w' if once else 'v'}{self.names}"
-        line = f"const {'M' if truth else 'V'} {name} = {code.format(*(t.code for t in named))};"
+        line = f"const {'M' if truth else 'V'} {name} = {code.format(*named)};"
         (self.once if once else self.scopes[-1]).lines.append(line)
-        return Term(name, once)
+        return Term(name, once, truth)
 
     # -- entries --------------------------------------------------------------------------
 
@@ -159,8 +181,6 @@ class _Lowering:
             raise UnrecordableError(f"{node.op} gives {node.dtype}")
         if name in ELEMENTWISE:
             return self._elementwise(node, name, index)
-        if name in SAME:
-            return self.term(node.args[0], index)
         if name in VIEWS:
             return self.term(*VIEWS[name](node, index))
         if name not in RULES:
@@ -267,3 +287,68 @@ class _Lowering:
         call = f"dense<{inner}, {outer}>({before}, {weights}, {start}, {name});"
         self.scopes[0].lines.append(call)
         self.arrays[id(node)] = name
+
+
+class _GridLowering(_Lowering):
+    """Writes a field on a grid."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__(graph)
+        space = min(2, len(graph.inputs[1].shape) - 2)
+        rows, points = graph.inputs[1].shape[-2:]
+        self.space, self.sizes = space, (rows if space == 2 else 1, points)
+        self.beyond: tuple[dict[int, int], dict[int, int]] = ({}, {})
+
+    def run(self) -> Source:
+        source = super().run()
+        halo = []
+        for size, found in zip(self.sizes, self.beyond, strict=True):
+            width = max([-min(found), max(found) - size + 1], default=0) if found else 0
+            before = [found.get(-1 - h, -1) for h in range(width)]
+            halo.append((*before, *(found.get(size + h, -1) for h in range(width))))
+        return replace(source, grid=self.sizes, halo=(halo[0], halo[1]))
+
+    def wanted(self, shape: tuple[int, ...]) -> list[Index]:
+        axes = tuple(Axis(a, tuple(range(n))) for a, n in enumerate(self.sizes))[-self.space :]
+        return [(*i, *axes) for i in indices(shape[: -self.space])]
+
+    def layer(self, node: Node, x: Node, w: Node, bias: Node | None) -> None:
+        raise UnrecordableError("a network on a grid is not known to the compiler")
+
+    def _input(self, node: Node, index: Index) -> Term:
+        axes = [i for i in index if isinstance(i, Axis)]
+        if not axes:
+            if node.number == 1:
+                raise UnrecordableError("single points of the grid are used everywhere")
+            return super()._input(node, index)
+        if node.number != 1 or [a.axis for a in axes] != list(range(2))[-self.space :]:
+            raise UnrecordableError("arguments that differ along the grid, or axes that change")
+        shifts = [0] * (2 - self.space) + [self._shift(a) for a in axes]
+        component = flat(index[1 : -self.space], node.shape[1 : -self.space])
+        rows = f"(i + {shifts[0]})" if shifts[0] else "i"
+        return Term(
+            f"load(u + ({component}) * WIDE_PLANE + {rows} * WIDE + j + {shifts[1]})", once=False
+        )
+
+    def _shift(self, axis: Axis) -> int:
+        """Return how far along an axis its points find their entries; notes what is beyond."""
+        size = self.sizes[axis.axis]
+        middle = size // 2
+        shift = axis.places[middle] - middle
+        found = self.beyond[axis.axis]
+        for i, place in enumerate(axis.places):
+            inside = 0 <= i + shift < size
+            if place != (i + shift if inside else found.setdefault(i + shift, place)):
+                raise UnrecordableError("the grid is not only shifted, or its ends are not alike")
+        return shift
+
+    def _constant(self, node: Node, index: Index) -> Term:
+        axes = [i for i in index if isinstance(i, Axis)]
+        if not axes:
+            return super()._constant(node, index)
+        if any(a.places != tuple(range(self.sizes[a.axis])) for a in axes):
+            raise UnrecordableError("a constant is shifted along the grid")
+        named = tuple("ij"[i.axis] if isinstance(i, Axis) else i for i in index)
+        place = f"{self.offsets[node.number]} + {flat(named, node.shape)}"
+        along = any(a.axis == 1 for a in axes)
+        return Term(f"load_part(c + {place}, j)" if along else f"splat(c[{place}])", once=False)

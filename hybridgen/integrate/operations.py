@@ -17,7 +17,7 @@ from hybridgen.integrate.indexing import (
 )
 from hybridgen.integrate.recording import Graph, Node, UnrecordableError
 
-__all__ = ["ELEMENTWISE", "RULES", "SAME", "Term", "Writer", "is_layer"]
+__all__ = ["ELEMENTWISE", "RULES", "Term", "Writer", "is_layer"]
 
 UNROLLED = 64
 """How many terms of a sum, and entries of a product of matrices, are written one by one."""
@@ -61,8 +61,6 @@ ELEMENTWISE = FUNCTIONS | {
 }
 """What operations on single numbers are in C++; names without namespace and overload."""
 
-SAME = ("clone", "alias", "detach", "_to_copy", "contiguous", "lift_fresh_copy", "lift_fresh")
-
 
 class Term(NamedTuple):
     """A number in the code: the C++ that names it, and whether it is known before the first step.
@@ -70,10 +68,12 @@ class Term(NamedTuple):
     Arguments:
         code: An expression without operators, of type `V`, or `M` for truth values.
         once: Whether it depends on neither time nor state.
+        truth: Whether it is a truth value.
     """
 
     code: str
     once: bool
+    truth: bool = False
 
 
 class Writer(Protocol):

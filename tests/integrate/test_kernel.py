@@ -46,6 +46,7 @@ OPERATIONS = {
     "bounds": lambda y, z: y.clamp(0.2, 0.6) + y.clamp_min(0.5) - y.clamp_max(0.4),
     "extremes": lambda y, z: torch.maximum(y, y.flip(-1)) - torch.minimum(y, y.roll(1, -1)),
     "where": lambda y, z: torch.where((y > 0.4) & ~(y >= 0.7) | (y < 0.2), y, -1.0),
+    "truth": lambda y, z: (y > 0.4) * y - (z[:, :1] < 0.5) / (1 + (y < 0.7).to(y)),
     "compare": lambda y, z: torch.where((y <= 0.5) == (y.flip(-1) != y), y, z[:, :1]),
     "masked_fill": lambda y, z: torch.zeros_like(y) + torch.ones_like(y) + torch.full_like(y, 3),
     "sums": lambda y, z: (

@@ -1,6 +1,6 @@
 // March members along the save grid by an embedded explicit Runge-Kutta pair, LANES at a time.
 //
-// What is written for a field comes before this file: REAL, the counts STATES, ARGUMENTS, HOISTED
+// What is written for a field comes before this file: lanes.h, the counts STATES, ARGUMENTS, HOISTED
 // and STAGES, and the coefficients TABLEAU_C, TABLEAU_A, TABLEAU_B, TABLEAU_E, ORDER; what comes
 // after it: `once` and `field`. All numbers of the members in a block are in vectors `V`, a lane
 // each, and stay in registers and cache from the first save time to the last.
@@ -9,96 +9,8 @@
 // at the lowest level that one of its members wants, and only those that want it keep the result;
 // those whose error is above 1 want a higher level, up to the last.
 
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
-
-typedef REAL real;
-enum { LANES = 64 / sizeof(real) };
-typedef real V __attribute__((vector_size(64)));
-typedef decltype(V() < V()) M;
-
-#define INLINE __attribute__((always_inline)) static inline
-
-// Declared so that the compiler calls the vector versions of glibc, where there are any.
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(VECTOR_MATHS)
-#define SIMD __attribute__((simd("notinbranch")))
-#else
-#define SIMD
-#endif
-#define DECLARE(name) \
-    extern "C" SIMD double name(double) noexcept; \
-    extern "C" SIMD float name##f(float) noexcept; \
-    INLINE double scalar_##name(double x) { return name(x); } \
-    INLINE float scalar_##name(float x) { return name##f(x); } \
-    INLINE V v##name(V x) { \
-        alignas(64) real a[LANES]; \
-        memcpy(a, &x, sizeof x); \
-        for (int l = 0; l < LANES; ++l) a[l] = scalar_##name(a[l]); \
-        memcpy(&x, a, sizeof x); \
-        return x; \
-    }
-#define DECLARE2(name) \
-    extern "C" SIMD double name(double, double) noexcept; \
-    extern "C" SIMD float name##f(float, float) noexcept; \
-    INLINE double scalar_##name(double x, double y) { return name(x, y); } \
-    INLINE float scalar_##name(float x, float y) { return name##f(x, y); } \
-    INLINE V v##name(V x, V y) { \
-        alignas(64) real a[LANES], b[LANES]; \
-        memcpy(a, &x, sizeof x); \
-        memcpy(b, &y, sizeof y); \
-        for (int l = 0; l < LANES; ++l) a[l] = scalar_##name(a[l], b[l]); \
-        memcpy(&x, a, sizeof x); \
-        return x; \
-    }
-DECLARE(sin) DECLARE(cos) DECLARE(tan) DECLARE(asin) DECLARE(acos) DECLARE(atan)
-DECLARE(sinh) DECLARE(cosh) DECLARE(tanh) DECLARE(exp) DECLARE(expm1) DECLARE(exp2)
-DECLARE(log) DECLARE(log1p) DECLARE(log2) DECLARE(log10) DECLARE(erf)
-DECLARE2(pow) DECLARE2(atan2)
-#undef SIMD
-#define SIMD
-DECLARE(sqrt) DECLARE(floor) DECLARE(ceil)
-
-INLINE V splat(real x) { return x - V{}; }
-INLINE V vabs(V x) { return x < 0 ? -x : x; }
-// A NaN of either comes through, as in torch.
-INLINE V vmax(V a, V b) { return (a > b) | (a != a) ? a : b; }
-INLINE V vmin(V a, V b) { return (a < b) | (a != a) ? a : b; }
-
-// A layer of a network: out = x w + bias, with w of shape (K, O).
-template <int K, int O>
-INLINE void dense(const V* x, const real* w, const real* bias, V* out) {
-    enum { TILE = 8 };
-    int o = 0;
-    for (; o + TILE <= O; o += TILE) {
-        V sum[TILE];
-        for (int j = 0; j < TILE; ++j) sum[j] = bias ? splat(bias[o + j]) : V{};
-        for (int k = 0; k < K; ++k)
-            for (int j = 0; j < TILE; ++j) sum[j] += x[k] * w[k * O + o + j];
-        for (int j = 0; j < TILE; ++j) out[o + j] = sum[j];
-    }
-    for (; o < O; ++o) {
-        V sum = bias ? splat(bias[o]) : V{};
-        for (int k = 0; k < K; ++k) sum += x[k] * w[k * O + o];
-        out[o] = sum;
-    }
-}
-
 INLINE void once(const V* p, const real* c, V* q);
 INLINE void field(V t, const V* y, const V* q, const real* c, V* k);
-
-struct Batch {
-    int64_t members, times, own_times, max_substeps, rungs;
-    const real *t, *y0, *k0, *p, *c, *rtol, *atol;
-    const int64_t *schedule, *ladder;
-};
-
-struct Outcome {
-    real* y;           // (N, T, S)
-    int64_t* reached;  // the last good save time
-    int64_t* spent;    // substeps
-    int8_t* retried;   // whether any interval took more than the schedule's
-};
 
 struct Block {
     V y[STATES], k[STATES], q[HOISTED + 1], error;
@@ -145,19 +57,6 @@ static __attribute__((noinline)) void cross(Block& b, V t0, V dt, int64_t level,
         b.error = vmax(squares, b.error);
     }
     b.error = vsqrt(b.error * (real)(1.0 / STATES));
-}
-
-// The level that a member needs, by the error it made at a given one; see levels.py.
-static int64_t next_level(double error, int64_t level, const Batch& batch) {
-    double wanted = 2.0 * level;
-    if (isfinite(error)) {
-        const double growth = pow(error, 1.0 / ORDER) / 0.9;
-        wanted = level * (growth < 8.0 ? growth : 8.0);
-    }
-    if (!(error <= 1.0) && wanted < level + 1.0) wanted = level + 1.0;
-    int64_t i = 0;
-    while (i < batch.rungs - 1 && batch.ladder[i] < wanted) ++i;
-    return batch.ladder[i];
 }
 
 // Where the members of a block stand at the end of an interval that not all cross at one level.
