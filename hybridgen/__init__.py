@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hybridgen.diagnostics import identifiability, misspecification
     from hybridgen.evaluation import evaluate
     from hybridgen.expert import Expert, ODEExpert
-    from hybridgen.integrate import Solution, Status, odeint, solve
+    from hybridgen.integrate import Diffusion, Event, Solution, Status, odeint, solve
     from hybridgen.models import (
         APHYNITY,
         Convolutional,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from hybridgen.simulator import Simulator
     from hybridgen.splitting import check_disjoint, split_runs, split_time
     from hybridgen.store import open_store, write_store
+    from hybridgen.sweeping import sweep
     from hybridgen.testing import check_expert
     from hybridgen.train import FitConfig, Stage, fit
 
@@ -45,6 +46,8 @@ __all__ = [
     "Augmenter",
     "Batch",
     "Convolutional",
+    "Diffusion",
+    "Event",
     "Expert",
     "FitConfig",
     "GaussianNoise",
@@ -83,6 +86,7 @@ __all__ = [
     "solve",
     "split_runs",
     "split_time",
+    "sweep",
     "write_store",
 ]
 
@@ -91,6 +95,8 @@ _MODULES = {
     "Augmenter": "augmentation",
     "Batch": "batch",
     "Convolutional": "models",
+    "Diffusion": "integrate",
+    "Event": "integrate",
     "Expert": "expert",
     "FitConfig": "train",
     "GaussianNoise": "noise",
@@ -128,6 +134,7 @@ _MODULES = {
     "solve": "integrate",
     "split_runs": "splitting",
     "split_time": "splitting",
+    "sweep": "sweeping",
     "write_store": "store",
 }
 

@@ -31,6 +31,7 @@ from torch import Tensor
 from hybridgen import rng
 from hybridgen.batch import Batch
 from hybridgen.errors import ParameterError, TrainingError, UnsupportedError, nearest
+from hybridgen.integrate import Status
 from hybridgen.io import to_batch, to_dataset
 from hybridgen.models import HybridModel, Latents
 from hybridgen.noise import Noise
@@ -146,6 +147,7 @@ class Augmenter:
         noise: Observation noise.
         time_unit: The unit of the times.
         grid: Coordinates of the spatial axes by name.
+        substeps: Substeps of each interval; None to measure them on fixed members.
     """
 
     model: HybridModel
@@ -156,6 +158,32 @@ class Augmenter:
     noise: Noise
     time_unit: str = "1"
     grid: Mapping[str, NDArray[np.float64] | xr.DataArray] = field(default_factory=dict)
+    substeps: tuple[int, ...] | None = None
+
+    @torch.no_grad()
+    def outline(self, indices: NDArray[np.int64], root_seed: int) -> Batch:
+        """Return what is known of augmented members before they are simulated.
+
+        Arguments:
+            indices: Member indices, with shape `(N,)`.
+            root_seed: The seed of the study.
+
+        Returns:
+            What `draw` returns, with NaN for the trajectories and a status of `not_written`.
+        """
+        like, latents = self._start(indices, root_seed)
+        n = len(like)
+        return Batch(
+            t=like.t,
+            y=torch.full_like(like.y, torch.nan),
+            mask=None if like.mask is None else torch.zeros_like(like.mask),
+            u=like.u,
+            z_e=latents.z_e,
+            z_a=latents.z_a,
+            status=torch.full((n,), int(Status.not_written), dtype=torch.int8),
+            t_reached=like.t.new_full((n,), torch.nan),
+            distance=self._distance(latents.z_e),
+        )
 
     @torch.no_grad()
     def draw(self, indices: NDArray[np.int64], root_seed: int) -> Batch:
@@ -197,10 +225,38 @@ class Augmenter:
     @cached_property
     def schedule(self) -> Tensor:
         """Substeps of each interval, measured on fixed members, so that no batch picks its own."""
-        with torch.no_grad():
-            like, latents = self._start(np.arange(64), root_seed=0)
-            x0 = self.model.initial(like, latents)
-            return self.model.rollout(x0, like.t, self.model.driven(latents, like)).substeps
+        if self.substeps is not None:
+            return torch.tensor(self.substeps, dtype=torch.int64)
+        return self._measured(np.arange(64))
+
+    @torch.no_grad()
+    def _measured(self, members: NDArray[np.int64]) -> Tensor:
+        like, latents = self._start(members, root_seed=0)
+        x0 = self.model.initial(like, latents)
+        return self.model.rollout(x0, like.t, self.model.driven(latents, like)).substeps
+
+    def pace(self, members: NDArray[np.int64], n: int) -> dict[str, Any]:
+        """Measure how the integration has to step.
+
+        Arguments:
+            members: The members to measure on, drawn with seed 0, with shape `(N,)`.
+            n: How many members there will be.
+
+        Returns:
+            What `paced` takes; JSON can hold it.
+        """
+        return {"substeps": self._measured(members).tolist()}
+
+    def paced(self, pace: Mapping[str, Any]) -> Augmenter:
+        """Return the augmenter that steps as was measured before."""
+        return replace(self, substeps=tuple(pace["substeps"]))
+
+    def on(self, device: str) -> Augmenter:
+        """Return the augmenter that simulates on a torch device."""
+        z_e, z_a, x0, _ = self.latents
+        moved = Latents(z_e.to(device), z_a.to(device), None if x0 is None else x0.to(device))
+        model = copy.deepcopy(self.model).to(device)
+        return replace(self, model=model, data=self.data.to(device), latents=moved)
 
     def _start(self, indices: NDArray[np.int64], root_seed: int) -> tuple[Batch, Latents]:
         """Draw latents, and the training trajectories that give start, times and inputs."""

@@ -15,6 +15,8 @@ __all__ = ["Progress", "bar", "emit", "json_lines"]
 
 # an environment variable, so that the processes of a study that runs in several hear of it
 _VARIABLE = "HYBRIDGEN_PROGRESS"
+# the figures that a bar has room for
+_SHOWN = ("loss", "valid", "ok", "retried", "failed")
 
 
 @dataclass(frozen=True)
@@ -103,12 +105,14 @@ def bar(
         task = display.add_task(what, total=None, figures="")
 
         def tell(p: Progress) -> None:
-            shown = " ".join(
-                f"{k} {v:.3g}" for k, v in p.figures.items() if k in ("loss", "valid")
-            )
+            shown = " ".join(f"{k} {_short(v)}" for k, v in p.figures.items() if k in _SHOWN)
             display.update(task, total=p.total, completed=p.done, figures=shown)
 
         yield tell
+
+
+def _short(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
 
 
 @dataclass(frozen=True)

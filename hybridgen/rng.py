@@ -28,6 +28,7 @@ __all__ = ["normal", "philox4x32", "scoped", "seed_of", "uniform"]
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 _LOW, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
+_CACHE = 32768
 
 
 def philox4x32(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:
@@ -40,26 +41,55 @@ def philox4x32(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.
     Returns:
         Random words, each below 2^32, with shape `(..., 4)`.
     """
-    c0, c1, c2, c3 = np.moveaxis(counter.astype(np.uint64), -1, 0)
+    words = np.moveaxis(counter.astype(np.uint64), -1, 0)
+    return np.stack(_philox([np.array(w) for w in words], key), axis=-1)
+
+
+def _philox(words: list[NDArray[np.uint64]], key: tuple[int, int]) -> list[NDArray[np.uint64]]:
+    """Return the random words of counters, four arrays `(N,)`, in the memory of the counters."""
+    c0, c1, c2, c3 = words
+    p0, p1 = np.empty_like(c0), np.empty_like(c0)
     k0, k1 = np.uint64(key[0]), np.uint64(key[1])
     for _ in range(10):
-        p0, p1 = _M0 * c0, _M1 * c2
-        c0, c1, c2, c3 = (p1 >> _32) ^ c1 ^ k0, p1 & _LOW, (p0 >> _32) ^ c3 ^ k1, p0 & _LOW
+        np.multiply(_M0, c0, out=p0)
+        np.multiply(_M1, c2, out=p1)
+        np.right_shift(p1, _32, out=c0)
+        c0 ^= c1
+        c0 ^= k0
+        np.right_shift(p0, _32, out=c2)
+        c2 ^= c3
+        c2 ^= k1
+        np.bitwise_and(p1, _LOW, out=c1)
+        np.bitwise_and(p0, _LOW, out=c3)
         k0, k1 = (k0 + _W0) & _LOW, (k1 + _W1) & _LOW
-    return np.stack([c0, c1, c2, c3], axis=-1)
+    return [c0, c1, c2, c3]
 
 
-def _words(root_seed: int, stream: str, indices: ArrayLike, count: int) -> NDArray[np.uint64]:
-    """Return `(N, 2 * count)` 32-bit words, `count` pairs for each index."""
-    index = np.asarray(indices, dtype=np.uint64)
+def _key(root_seed: int, stream: str) -> tuple[int, int]:
     entropy = [root_seed, *stream.encode()]
     k0, k1 = np.random.SeedSequence(entropy).generate_state(2, np.uint32)
+    return int(k0), int(k1)
+
+
+def _uniform(key: tuple[int, int], index: NDArray[np.uint64], count: int) -> NDArray[np.float64]:
+    """Return uniform numbers of a few members, with shape `(N, count)`."""
     blocks = -(-count // 2)
-    counter = np.zeros((index.size, blocks, 4), dtype=np.uint64)
-    counter[..., 0] = np.arange(blocks, dtype=np.uint64)
-    counter[..., 1] = (index & _LOW)[:, None]
-    counter[..., 2] = (index >> _32)[:, None]
-    return philox4x32(counter, (int(k0), int(k1))).reshape(index.size, 4 * blocks)[:, : 2 * count]
+    shape = (len(index), blocks)
+    c0 = np.broadcast_to(np.arange(blocks, dtype=np.uint64), shape)
+    c1 = np.broadcast_to((index & _LOW)[:, None], shape)
+    c2 = np.broadcast_to((index >> _32)[:, None], shape)
+    words = [c.flatten() for c in (c0, c1, c2)]
+    w0, w1, w2, w3 = _philox([*words, np.zeros_like(words[0])], key)
+    bits = np.empty((w0.size, 2), dtype=np.uint64)
+    np.left_shift(w0, _32, out=w0)
+    np.bitwise_or(w0, w1, out=bits[:, 0])
+    np.left_shift(w2, _32, out=w2)
+    np.bitwise_or(w2, w3, out=bits[:, 1])
+    bits >>= np.uint64(11)
+    out = bits.reshape(len(index), 2 * blocks)[:, :count].astype(np.float64)
+    out += 0.5
+    out *= 2.0**-53
+    return out
 
 
 def uniform(root_seed: int, stream: str, indices: ArrayLike, count: int) -> NDArray[np.float64]:
@@ -78,10 +108,17 @@ def uniform(root_seed: int, stream: str, indices: ArrayLike, count: int) -> NDAr
         >>> bool((uniform(0, "x0", [7], 2) == uniform(0, "x0", range(10), 2)[7]).all())
         True
     """
-    words = _words(root_seed, stream, indices, count)
-    high, low = words[:, 0::2], words[:, 1::2]
-    bits = ((high << _32) | low) >> np.uint64(11)
-    return (bits.astype(np.float64) + 0.5) * 2.0**-53
+    index = np.asarray(indices, dtype=np.uint64)
+    key, out = _key(root_seed, stream), np.empty((index.size, count))
+    for rows in _cuts(index.size, count):
+        out[rows] = _uniform(key, index[rows], count)
+    return out
+
+
+def _cuts(members: int, count: int) -> Iterator[slice]:
+    """Yield members so few at a time that what they need stays in the cache."""
+    size = max(1, _CACHE // max(1, count))
+    yield from (slice(i, i + size) for i in range(0, members, size))
 
 
 def normal(root_seed: int, stream: str, indices: ArrayLike, count: int) -> NDArray[np.float64]:
@@ -97,10 +134,17 @@ def normal(root_seed: int, stream: str, indices: ArrayLike, count: int) -> NDArr
         Standard normal numbers, with shape `(N, count)`.
     """
     pairs = -(-count // 2)
-    u = uniform(root_seed, stream, indices, 2 * pairs)
-    radius, angle = np.sqrt(-2.0 * np.log(u[:, :pairs])), 2.0 * np.pi * u[:, pairs:]
-    both = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
-    return both.reshape(len(u), 2 * pairs)[:, :count]
+    index = np.asarray(indices, dtype=np.uint64)
+    key, out = _key(root_seed, stream), np.empty((index.size, pairs, 2))
+    for rows in _cuts(index.size, 2 * pairs):
+        u = _uniform(key, index[rows], 2 * pairs)
+        radius = np.log(u[:, :pairs])
+        radius *= -2.0
+        np.sqrt(radius, out=radius)
+        angle = 2.0 * np.pi * u[:, pairs:]
+        np.multiply(radius, np.cos(angle), out=out[rows, :, 0])
+        np.multiply(radius, np.sin(angle), out=out[rows, :, 1])
+    return out.reshape(index.size, 2 * pairs)[:, :count]
 
 
 def seed_of(root_seed: int, stream: str) -> int:

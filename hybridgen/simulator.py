@@ -12,6 +12,7 @@ nothing starts anywhere: the times are the points of their axis.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,13 @@ from torch import Tensor
 
 from hybridgen import io, rng
 from hybridgen.batch import Batch
-from hybridgen.errors import ParameterError, ShapeError, ShiftError, nearest
+from hybridgen.errors import (
+    ParameterError,
+    ShapeError,
+    ShiftError,
+    UnsupportedError,
+    nearest,
+)
 from hybridgen.expert import Expert, ODEExpert
 from hybridgen.integrate import Solution, Status, solve
 from hybridgen.noise import GaussianNoise, Noise
@@ -37,6 +44,9 @@ __all__ = ["Simulator"]
 
 _CHUNK = 2**17
 """How many numbers the state has of the members that are integrated at once: a cache full."""
+
+_WORTH = 10_000_000
+"""From how many numbers on a compiled kernel repays its compiler."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,11 @@ class Simulator:
         variant: Which published form of the problem this is.
         rtol: Relative tolerance of the integration.
         atol: Absolute tolerance of the integration, in state units.
+        split: The name of the data set that is drawn; a random stream of its own.
+        shift: The shift of the population that is drawn.
+        substeps: Substeps of each interval; None to measure them on fixed members.
+        compile: Whether to integrate by a compiled kernel, which rounds differently.
+        device: The torch device to integrate on.
 
     Raises:
         ParameterError: If the expert's names are not the truth's, or a support is missing.
@@ -90,6 +105,9 @@ class Simulator:
     atol: float = 1e-8
     split: str = "train"
     shift: Shift | None = None
+    substeps: tuple[int, ...] | None = None
+    compile: bool = False
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if not self.problem:
@@ -202,7 +220,7 @@ class Simulator:
             shift = self.shifts[shift]
         if shift is not None:
             self._check_valid(f"shift {shift.name!r}", shift.apply(self.support))
-        return replace(self, split=split, shift=shift)
+        return replace(self, split=split, shift=shift, substeps=None)
 
     def _stream(self, what: str) -> str:
         shift = "" if self.shift is None else f"/{self.shift.name}"
@@ -227,14 +245,49 @@ class Simulator:
     @cached_property
     def schedule(self) -> Tensor:
         """Substeps of each interval, measured on fixed members, so that no batch picks its own."""
-        x0, z = self._start(self._values(np.arange(64), root_seed=0))
+        if self.substeps is not None:
+            return torch.tensor(self.substeps, dtype=torch.int64)
+        return self._measured(np.arange(64))
+
+    def _measured(self, members: NDArray[np.int64]) -> Tensor:
+        x0, z = self._start(self._values(members, root_seed=0))
         return self._solve(x0, self._times(), z, None).substeps
 
+    def pace(self, members: NDArray[np.int64], n: int) -> dict[str, Any]:
+        """Measure how the integration has to step, and whether it can be compiled.
+
+        Arguments:
+            members: The members to measure on, drawn with seed 0, with shape `(N,)`.
+            n: How many members there will be; of few the compiler is not repaid.
+
+        Returns:
+            What `paced` takes; JSON can hold it.
+        """
+        numbers = n * len(self.times) * len(self.truth.states)
+        numbers *= math.prod(len(axis) for axis in self.grid.values())
+        compiled = replace(self, compile=True)
+        compile = self.compile
+        if isinstance(self.truth, ODEExpert) and numbers >= _WORTH:
+            with contextlib.suppress(UnsupportedError):
+                compiled._measured(members)
+                compile = True
+        return {"substeps": self._measured(members).tolist(), "compile": compile}
+
+    def paced(self, pace: Mapping[str, Any]) -> Simulator:
+        """Return the simulator that integrates as was measured before."""
+        return replace(self, substeps=tuple(pace["substeps"]), compile=bool(pace["compile"]))
+
+    def on(self, device: str) -> Simulator:
+        """Return the simulator that integrates on a torch device."""
+        return replace(self, device=device)
+
     def _solve(self, x0: Tensor, t: Tensor, z: Tensor, substeps: Tensor | None) -> Solution:
+        x0, t, z = (v.to(self.device) for v in (x0, t, z))
         if isinstance(self.truth, Expert):
             return _respond(self.truth, t, z, None if self.inputs is None else self.inputs(t))
         field = _driven(self.truth, self.inputs)
-        return solve(field, x0, t, z, rtol=self.rtol, atol=self.atol, substeps=substeps)
+        rtol, atol, choice = self.rtol, self.atol, self.compile
+        return solve(field, x0, t, z, rtol=rtol, atol=atol, substeps=substeps, compile=choice)
 
     def _start(self, values: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         n = len(next(iter(values.values())))
@@ -256,6 +309,31 @@ class Simulator:
         wide = torch.broadcast_tensors(*(values[k].reshape(n, -1) for k in moved))
         return distance(dict(zip(moved, wide, strict=True)), self.support, moved).amax(-1)
 
+    def outline(self, indices: NDArray[np.int64], root_seed: int) -> Batch:
+        """Return what is known of members before they are simulated.
+
+        Arguments:
+            indices: Member indices, with shape `(N,)`.
+            root_seed: The seed of the study.
+
+        Returns:
+            What `draw` returns, with NaN for the trajectories and a status of `not_written`.
+        """
+        values = self._values(indices, root_seed)
+        t, n = self._times(), len(indices)
+        space = tuple(len(axis) for axis in self.grid.values())
+        y = torch.full((n, len(t), len(self.truth.states), *space), torch.nan, dtype=t.dtype)
+        return Batch(
+            t=t,
+            y=y,
+            u=None if self.inputs is None else self.inputs(t).repeat(n, 1, 1),
+            z_e=_stack(values, self.expert.param_names, n),
+            z_a=_stack(values, self.z_a_names, n),
+            status=torch.full((n,), int(Status.not_written), dtype=torch.int8),
+            t_reached=torch.full((n,), torch.nan, dtype=t.dtype),
+            distance=self._distance(values, n),
+        )
+
     def draw(self, indices: NDArray[np.int64], root_seed: int) -> Batch:
         """Simulate the members with these indices.
 
@@ -273,7 +351,7 @@ class Simulator:
         size = max(1, _CHUNK // max(1, math.prod(x0.shape[1:])))
         parts = zip(x0.split(size), z.split(size), strict=True)
         solutions = [self._solve(x, t, p, self.schedule) for x, p in parts]
-        states = torch.cat([s.y for s in solutions])
+        states = torch.cat([s.y for s in solutions]).cpu()
         y = self.noise.scaled(self.shift.noise if self.shift else 1.0).add(
             states,
             root_seed=root_seed,
@@ -291,8 +369,8 @@ class Simulator:
             clean=clean,
             z_e=_stack(values, self.expert.param_names, n),
             z_a=_stack(values, self.z_a_names, n),
-            status=torch.cat([s.status for s in solutions]),
-            t_reached=torch.cat([s.t_reached for s in solutions]),
+            status=torch.cat([s.status for s in solutions]).cpu(),
+            t_reached=torch.cat([s.t_reached for s in solutions]).cpu(),
             distance=self._distance(values, n),
         )
 
@@ -342,7 +420,8 @@ def _driven(
     """Return the truth with its inputs at hand, as functions of time."""
     if inputs is None:
         return truth
-    return lambda t, y, z: truth(t, y, z, inputs(t[None])[0])
+    count = len(truth.inputs)
+    return lambda t, y, z: truth(t, y, z, inputs(t.reshape(-1)).reshape(*t.shape, count))
 
 
 def _respond(truth: Expert, t: Tensor, z: Tensor, u: Tensor | None) -> Solution:

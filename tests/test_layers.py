@@ -31,7 +31,7 @@ LAYERS = [
     {"train"},
     {"augmentation", "diagnostics", "sweeping", "testing"},
     {"plots"},
-    {"plots_fit"},
+    {"plots_fit", "plots_sweep"},
     {"report"},
     {"installation", "locating"},
     {"cli"},
