@@ -9,9 +9,9 @@ from typing import Any
 
 from hybridgen.files import write_text_atomic
 from hybridgen.naming import Row
-from hybridgen.report import fits, sentences, tables
+from hybridgen.report import bench_sections, fits, sentences, tables
 from hybridgen.report.fit_sections import fit_sections
-from hybridgen.report.rows import problems
+from hybridgen.report.rows import is_benchmark, problems
 from hybridgen.report.run import Run, facts, read_run
 from hybridgen.report.sections import all_sections
 
@@ -54,6 +54,8 @@ def write_report(path: str | Path) -> Path:
 
 def _content(run: Run) -> dict[str, Any]:
     """Return what the template shows."""
+    if is_benchmark(run.rows):
+        return {**bench_sections.content(run), "run": run, "facts": facts(run.provenance)}
     fitted = fits.is_fit(run.rows)
     return {
         "run": run,

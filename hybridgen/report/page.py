@@ -11,8 +11,8 @@ from hybridgen import plots
 from hybridgen.errors import DataError
 from hybridgen.files import write_text_atomic
 from hybridgen.naming import Row
-from hybridgen.report import fits, sentences, tables
-from hybridgen.report.rows import problems
+from hybridgen.report import bench_sections, fits, sentences, tables
+from hybridgen.report.rows import is_benchmark, problems
 from hybridgen.report.run import Run, facts, read_run
 from hybridgen.report.sections import error_panels
 
@@ -48,7 +48,9 @@ def write_results_page(run_dir: str | Path, folder: str | Path) -> Path:
     stem, folder = _stem(run), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_text_atomic(folder / f"{stem}.json", _twin(run))
-    if panels := error_panels(run.rows):
+    if is_benchmark(run.rows):
+        bench_sections.save_picture(run.rows, folder / f"{stem}.png")
+    elif panels := error_panels(run.rows):
         with plots.style():
             rows = -(-len(panels) // 2)
             fig = plots.figure(5.6 * min(2, len(panels)), 3.7 * rows)
@@ -96,17 +98,23 @@ def _fit_parts(rows: Sequence[Row]) -> list[str]:
 
 
 def _page(run: Run) -> str:
-    stem, several = _stem(run), len(problems(run.rows)) > 1
-    parts = [f"# {tables.plain(stem)}"]
+    stem = _stem(run)
+    body = bench_sections.page_parts if is_benchmark(run.rows) else _study_parts
+    return "\n\n".join([f"# {tables.plain(stem)}", *body(run.rows, stem), *_origin(run)]) + "\n"
+
+
+def _study_parts(run_rows: Sequence[Row], stem: str) -> list[str]:
+    """Return headlines, tables and warnings of a study or a fit."""
+    several, parts = len(problems(run_rows)) > 1, list[str]()
     pictured = False
-    for title, rows in problems(run.rows):
+    for title, rows in problems(run_rows):
         if several:
             parts.append(f"## {tables.plain(title)}")
         if fits.is_fit(rows):
             parts += _fit_parts(rows)
             continue
         parts.append(tables.plain(" ".join(sentences.headline(rows))))
-        if not pictured and error_panels(run.rows):
+        if not pictured and error_panels(run_rows):
             parts.append(f"![Error against shift]({stem}.png)")
             pictured = True
         points, found = tables.blocks(rows)
@@ -118,13 +126,18 @@ def _page(run: Run) -> str:
             parts.append("Published values beside ours (relative error, %):")
             parts.append(tables.markdown(["learner", "test set", "ours", "published"], beside))
         parts += [f"Warning: {tables.plain(w)}" for w in sentences.warnings(rows)]
-    if not fits.is_fit(run.rows):
+    if not fits.is_fit(run_rows):
         parts.append(
             "Bold is the best learner of a shifted test set, the true-model fit a reference. "
             "Brackets are the range over seeds, of one seed the bootstrap over its members, or as "
             "published."
         )
-    parts.append("## How it was run")
+    return parts
+
+
+def _origin(run: Run) -> list[str]:
+    """Return how it was run, and where the rows are."""
+    stem, parts = _stem(run), ["## How it was run"]
     if run.provenance is None:
         parts.append("The run directory holds no provenance.json.")
     else:
@@ -133,4 +146,4 @@ def _page(run: Run) -> str:
             parts.append("\n".join("    " + line for line in command.splitlines()))
         parts.append("\n".join(f"- {tables.plain(k)}: {tables.plain(v)}" for k, v in told.items()))
     parts.append(f"Every row, with this provenance: [{stem}.json]({stem}.json).")
-    return "\n\n".join(parts) + "\n"
+    return parts

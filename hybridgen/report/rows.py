@@ -2,6 +2,7 @@
 
 A row is one number: `value` of `metric` for a `parameter` ("mean" over them), by `learner` and
 `inference`, on the test set of `shift` ("none" in support), from one `seed` or over all ("mean").
+Rows of a benchmark have a `contestant` instead, and columns of their own.
 """
 
 from __future__ import annotations
@@ -13,12 +14,20 @@ from typing import Any, NamedTuple
 from hybridgen.errors import DataError, nearest
 from hybridgen.naming import Row, row_name
 
-__all__ = ["COLUMNS", "ShiftPoint", "check_rows", "find", "problems", "shift_points", "summary"]
+__all__ = [
+    "BENCHMARK_COLUMNS", "COLUMNS", "ShiftPoint", "check_rows", "find", "is_benchmark", "problems",
+    "shift_points", "summary",
+]  # fmt: skip
 
 COLUMNS = (
     "experiment", "problem", "variant", "learner", "inference", "split", "shift", "distance",
     "parameter", "metric", "value", "low", "high", "unit", "seed", "n_seeds",
 )  # fmt: skip
+BENCHMARK_COLUMNS = (
+    "experiment", "work", "contestant", "knob", "device", "dtype", "metric", "value", "low",
+    "high", "unit", "error", "ratio_to", "ratio",
+)  # fmt: skip
+_NUMBERS = ("distance", "value", "low", "high", "error", "ratio")
 
 
 class ShiftPoint(NamedTuple):
@@ -26,6 +35,11 @@ class ShiftPoint(NamedTuple):
 
     shift: str
     distance: float | None
+
+
+def is_benchmark(rows: Any) -> bool:
+    """Whether rows are of a benchmark: contestants that did a piece of work."""
+    return isinstance(rows, list) and bool(rows) and "contestant" in (rows[0] or ())
 
 
 def check_rows(rows: Any) -> list[dict[str, Any]]:
@@ -37,20 +51,24 @@ def check_rows(rows: Any) -> list[dict[str, Any]]:
     if not isinstance(rows, list) or not rows:
         raise DataError(f"results are {rows!r:.40}; expected a list of at least one row")
     checked = []
+    benchmark = is_benchmark(rows)
+    columns = BENCHMARK_COLUMNS if benchmark else COLUMNS
     for i, row in enumerate(rows):
         if not isinstance(row, dict):
             raise DataError(f"row {i} is {row!r:.40}; expected a mapping from column to value")
-        if missing := [c for c in COLUMNS if c not in row]:
+        if missing := [c for c in columns if c not in row]:
             raise DataError(f"row {i} lacks {', '.join(missing)}; write null for an unknown value")
-        if unknown := [c for c in row if c not in COLUMNS]:
+        if unknown := [c for c in row if c not in columns]:
             raise DataError(f"row {i} has the unknown column {unknown[0]!r}; "
-                            + nearest(unknown[0], COLUMNS))  # fmt: skip
-        numbers = {c: row[c] for c in ("distance", "value", "low", "high")}
+                            + nearest(unknown[0], columns))  # fmt: skip
+        numbers = {c: row[c] for c in _NUMBERS if c in columns}
         for column, number in numbers.items():
             if number is not None and type(number) not in (int, float):
                 raise DataError(f"row {i} has {column}={number!r}; expected a number or null")
             numbers[column] = number if number is not None and math.isfinite(number) else None
-        checked.append({**row, **numbers, "parameter": row["parameter"] or "mean"})
+        checked.append({**row, **numbers})
+        if not benchmark:
+            checked[-1]["parameter"] = row["parameter"] or "mean"
     return checked
 
 
