@@ -31,6 +31,7 @@ import xarray as xr
 from torch import Tensor
 
 from hybridgen.batch import Batch
+from hybridgen.integrate import repeated
 from hybridgen.io import to_batch
 from hybridgen.models import HybridModel, Inferred, Latents
 
@@ -116,7 +117,8 @@ def refine(
     parts = []
     for members in torch.arange(len(seen), device=seen.y.device).split(size):
         problem = _Problem(model, sigma, prior, _members(start, members), seen[members])
-        parts.append(problem.solve(problem.start, iterations, tolerance))
+        with repeated(2 * iterations):
+            parts.append(problem.solve(problem.start, iterations, tolerance))
     refined = _joined(parts)
     return refined if like.dtype == seen.y.dtype else _cast(refined, like)
 

@@ -26,6 +26,7 @@ from torch import Tensor
 from hybridgen.batch import Batch, Sampler
 from hybridgen.checkpoint import describe_model, load_state, save_state
 from hybridgen.errors import CheckpointError, ConfigError, TrainingError
+from hybridgen.integrate import repeated
 from hybridgen.models import APHYNITY, HybridModel
 from hybridgen.models.latents import Latents, Loss
 from hybridgen.models.objectives import objective_of
@@ -159,7 +160,8 @@ class _Run:
             done = sum(s.steps for s in stages[: self.stage])
             optimiser = self._optimiser or self._new_optimiser(stage)
             self._optimiser = optimiser
-            with _frozen(self.model.decoder_parameters(), stage.trains == "encoder"):
+            frozen = _frozen(self.model.decoder_parameters(), stage.trains == "encoder")
+            with frozen, repeated(stage.steps):
                 while self.step < stage.steps:
                     loss = self._update(stage, optimiser)
                     self.step += 1

@@ -8,31 +8,14 @@ import torch
 from torch import Size, Tensor
 
 from hybridgen.errors import ConfigError, DataError, ShapeError
-from hybridgen.integrate.tableaus import TABLEAUS, Tableau
 
 __all__ = [
     "check_level",
-    "check_method",
     "check_start",
     "check_times",
     "check_tolerance",
     "levels",
 ]
-
-
-def check_method(method: str) -> Tableau:
-    """Return the coefficients of a method of ours.
-
-    Raises:
-        ConfigError: If there is none of that name.
-    """
-    if method not in TABLEAUS:
-        known = ", ".join(map(repr, TABLEAUS))
-        raise ConfigError(
-            f"unknown method {method!r}; known here: {known}. The methods of torchdiffeq are "
-            "there through hybridgen.integrate.odeint."
-        )
-    return TABLEAUS[method]
 
 
 def check_tolerance(name: str, value: float) -> float:

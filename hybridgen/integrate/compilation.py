@@ -2,23 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from hybridgen.errors import ConfigError, UnsupportedError
-from hybridgen.integrate.kernel import Kernel, compiler, kernel_for
+from hybridgen.integrate.building import compiler
+from hybridgen.integrate.differentiable import roll_compiled
+from hybridgen.integrate.kernel import Kernel, kernel_for
+from hybridgen.integrate.members import Members
 from hybridgen.integrate.recording import UnrecordableError, tensors
+from hybridgen.integrate.rollout import Roll, steps
 from hybridgen.integrate.rule import Rule
+from hybridgen.integrate.tableaus import Tableau
 from hybridgen.integrate.trace import Front
 
-__all__ = ["Compile", "check_compile", "choose"]
+__all__ = ["Compile", "check_compile", "choose", "choose_roll", "repeated"]
 
 Compile = bool | Literal["auto"]
 
-WORTH = 10_000_000
-"""From how many numbers on, members times state times intervals, a kernel repays its compiler."""
+WORTH = 1.0
+"""From how many seconds on, about as long as a compiler takes, a kernel repays it."""
+PER_INTERVAL, PER_NUMBER = 3e-4, 3e-8
+"""What an interval takes without a kernel, in seconds: for any batch, and for each number."""
+
+_CALLS: ContextVar[int] = ContextVar("calls", default=1)
+
+
+@contextmanager
+def repeated(calls: int) -> Iterator[None]:
+    """Let `compile="auto"` count on so many integrations of the kind that follows.
+
+    Arguments:
+        calls: How often, about, a batch like the next ones will be integrated.
+
+    Example:
+        >>> with repeated(5000):  # as often as a training will
+        ...     pass
+    """
+    token = _CALLS.set(max(1, calls) * _CALLS.get())
+    try:
+        yield
+    finally:
+        _CALLS.reset(token)
+
+
+def _repays(numbers: int, intervals: int) -> bool:
+    """Return whether there is a compiler and a batch, in all its repetitions, is worth it."""
+    seconds = _CALLS.get() * intervals * (PER_INTERVAL + PER_NUMBER * numbers)
+    return seconds > WORTH and compiler() is not None
 
 
 def check_compile(compile: Compile) -> Compile:
@@ -35,8 +71,8 @@ def check_compile(compile: Compile) -> Compile:
 def choose(compile: Compile, front: Front, intervals: int, rule: Rule) -> Kernel | None:
     """Return the compiled field of the members at the start, or `None` to go on without.
 
-    What `"auto"` chooses depends on the size of the batch and on whether there is a compiler,
-    never on time, so that a run can be repeated.
+    What `"auto"` chooses depends on the size of the batch, on what `repeated` says and on whether
+    there is a compiler, never on time, so that a run can be repeated.
 
     Arguments:
         compile: The user's choice.
@@ -49,17 +85,45 @@ def choose(compile: Compile, front: Front, intervals: int, rule: Rule) -> Kernel
     """
     if compile is False or not intervals or not len(front.ids):
         return None
-    if compile == "auto" and (front.y.numel() * intervals < WORTH or compiler() is None):
+    if compile == "auto" and not _repays(front.y.numel(), intervals):
         return None
     try:
         return _kernel(front, rule)
     except UnrecordableError as error:
         if compile == "auto":
             return None
-        raise UnsupportedError(
-            f"the field cannot be compiled: {error}. Write compile=False, or compile='auto' to "
-            "have a kernel where there can be one."
-        ) from error
+        raise _refusal(error) from error
+
+
+def choose_roll(compile: Compile, y0: Tensor, intervals: int) -> Roll:
+    """Return what takes members over all intervals: a kernel with gradients, or `steps`.
+
+    Arguments:
+        compile: The user's choice, as for `choose`.
+        y0: Initial states, with shape `(N, *S)`.
+        intervals: How many intervals there are.
+    """
+    if compile is False or not y0.numel() or not intervals:
+        return steps
+    if compile == "auto" and not _repays(y0.numel(), intervals):
+        return steps
+
+    def roll(members: Members, y: Tensor, tableau: Tableau, schedule: Sequence[int]) -> Tensor:
+        try:
+            return roll_compiled(members, y, tableau, schedule)
+        except UnrecordableError as error:
+            if compile == "auto":
+                return steps(members, y, tableau, schedule)
+            raise _refusal(error) from error
+
+    return roll
+
+
+def _refusal(error: UnrecordableError) -> UnsupportedError:
+    return UnsupportedError(
+        f"the field cannot be compiled: {error}. Write compile=False, or compile='auto' to have a "
+        "kernel where there can be one."
+    )
 
 
 def _kernel(front: Front, rule: Rule) -> Kernel:

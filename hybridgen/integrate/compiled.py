@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -37,16 +39,48 @@ def march_compiled(
     ids = front.ids
     trace.reached[ids] = out.reached
     trace.n_steps[ids] += out.spent
-    trace.status[ids] = torch.where(out.retried > 0, int(Status.retried), int(Status.ok)).to(
-        trace.status
-    )
+    trace.status[ids] = out.status
     y = out.y
     if len(ids) < len(trace.y0):
         y = trace.y0.new_full((len(trace.y0), *out.y.shape[1:]), torch.nan)
         y[:, 0], y[ids] = trace.y0, out.y
-    for i in out.reached[out.reached < intervals].unique().tolist():
-        _take_over(front, (out.reached == i).nonzero()[:, 0], i, y, schedule, rule, trace)
+    again = _spent(out.spent, rule)
+    _look_for_events(front, y, trace, again)
+    # A kernel counts steps, but does not say when they were used up.
+    _take_over(
+        front, again.nonzero()[:, 0], 0, y, schedule, replace(rule, max_explicit=None), trace
+    )
+    left = (trace.reached[ids] == out.reached) & (out.status == Status.max_steps) & ~again
+    for i in out.reached[left].unique().tolist():
+        rows = (left & (out.reached == i)).nonzero()[:, 0]
+        _take_over(front, rows, i, y, schedule, rule, trace, rule.stiff)
     return y, schedule
+
+
+def _spent(steps: Tensor, rule: Rule) -> Tensor:
+    """Return which members have taken more steps than they may, both with shape `(K,)`."""
+    if rule.max_steps is None:
+        return torch.zeros_like(steps, dtype=torch.bool)
+    return steps > rule.max_steps
+
+
+def _look_for_events(front: Front, y: Tensor, trace: Trace, but: Tensor) -> None:
+    """End trajectories of shape `(N, T, *S)` at their events, but for members in `but`, `(K,)`."""
+    if trace.watch is None:
+        return
+    rows = (~but).nonzero()[:, 0]
+    members, ids = front.members.take(rows), front.ids[rows]
+    for i in range(y.shape[1] - 1):
+        trace.watch.pass_by(members, ids, i, y[ids, i + 1])
+    if trace.watch.event.terminal:
+        ended = ids[trace.watch.interval[ids] >= 0]
+        trace.reached[ended] = trace.watch.interval[ended]
+        # What became of it after that is nobody's business.
+        trace.status[ended] = trace.status[ended].clamp(max=int(Status.retried))
+        late = torch.arange(y.shape[1], device=y.device) > trace.reached[ended][:, None]
+        y[ended] = torch.where(
+            late.reshape(*late.shape, *(1,) * (y.ndim - 2)), torch.nan, y[ended]
+        )
 
 
 def _take_over(
@@ -57,16 +91,24 @@ def _take_over(
     schedule: list[int],
     rule: Rule,
     trace: Trace,
+    level: int = 1,
 ) -> None:
-    """March on with members `rows`, for which the kernel has no level to cross interval `i`."""
+    """March on without the kernel with members `rows`, `(J,)`, from interval `i`."""
+    if not len(rows):
+        return
     members, ids, start = front.members.take(rows), front.ids[rows], y[front.ids[rows], i]
     k = members.rhs(members.time(i).to(start.dtype), start)
-    alone = Trace.begin(start, len(schedule) + 1)
-    everybody = torch.arange(len(ids))
+    watch = None if trace.watch is None else trace.watch.take(ids)
+    alone, everybody = Trace.begin(start, len(schedule) + 1, watch), torch.arange(len(ids))
+    if watch is not None:
+        watch.start(members, everybody, i, start)
     alone.save(everybody, start)
-    stiff = torch.full_like(everybody, rule.stiff)
-    ahead = Front(members, everybody, start, k, stiff)
+    if level == rule.stiff:
+        alone.n_steps[:] = trace.n_steps[ids]
+    ahead = Front(members, everybody, start, k, torch.full_like(everybody, level))
     march(ahead, Schedule(schedule), range(i, len(schedule)), rule, alone)
     y[ids, i:] = alone.stack(len(schedule) + 1 - i)
     trace.status[ids], trace.reached[ids] = alone.status, alone.reached
-    trace.n_steps[ids] += alone.n_steps
+    trace.n_steps[ids] = alone.n_steps
+    if trace.watch is not None and watch is not None:
+        trace.watch.put(ids, watch)

@@ -19,6 +19,7 @@ from torchdiffeq._impl.odeint import SOLVERS
 
 from hybridgen.errors import ConfigError, HybridgenError, ShapeError, UnsupportedError, nearest
 from hybridgen.integrate.native import integrate
+from hybridgen.integrate.plan import Plan
 from hybridgen.integrate.solution import Solution, Status
 from hybridgen.integrate.stepping import Tolerance, rms
 from hybridgen.integrate.tableaus import TABLEAUS
@@ -125,9 +126,14 @@ def _run(
     if isinstance(t, Tensor) and t.device != y0.device:
         warnings.warn(f"t is on {t.device}, y0 on {y0.device}; t is moved.", stacklevel=3)
         t = t.to(y0.device)
-    solution = integrate(
-        field, y0, t, None, method, tolerance, options["max_substeps"], options["substeps"], 0
+    plan = Plan(
+        tolerance=tolerance,
+        method=method,
+        max_substeps=options["max_substeps"],
+        substeps=options["substeps"],
+        batch_dims=0,
     )
+    solution = integrate(field, y0, t, None, plan)
     if not bool(solution.ok):
         raise IntegrationError(_advice(solution, t, method))
     return solution.y

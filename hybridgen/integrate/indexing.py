@@ -29,6 +29,8 @@ __all__ = [
     "known",
     "literal",
     "name_of",
+    "root",
+    "strides",
 ]
 
 
@@ -235,16 +237,16 @@ def _cat(node: Node, index: Index) -> tuple[Node, Index]:
     if len({id(part) for part, _ in found}) == 1:
         there = Axis(entry.axis, tuple(at for _, at in found))
         return found[0][0], (*index[:dim], there, *index[dim + 1 :])
-    ends = [_root(part, (*index[:dim], at, *index[dim + 1 :])) for part, at in found]
-    root, first = ends[0]
+    ends = [root(part, (*index[:dim], at, *index[dim + 1 :])) for part, at in found]
+    origin, first = ends[0]
     varying = {d for _, i in ends for d in range(len(i)) if i[d] != first[d]}
-    if any(node is not root for node, _ in ends) or len(varying) > 1:
+    if any(node is not origin for node, _ in ends) or len(varying) > 1:
         raise UnrecordableError("fields that are no parts of one are joined")
     if not varying:
-        return root, first
+        return origin, first
     (d,) = varying
     there = Axis(entry.axis, tuple(known(i[d]) for _, i in ends))
-    return root, (*first[:d], there, *first[d + 1 :])
+    return origin, (*first[:d], there, *first[d + 1 :])
 
 
 def _part_at(node: Node, dim: int, at: int) -> tuple[Node, int]:
@@ -256,11 +258,23 @@ def _part_at(node: Node, dim: int, at: int) -> tuple[Node, int]:
     raise UnrecordableError("a concatenation without the entry that is asked for")
 
 
-def _root(node: Node, index: Index) -> tuple[Node, Index]:
+def root(node: Node, index: Index) -> tuple[Node, Index]:
     """Return the tensor that a view shows, and where the entry is in it."""
     while name_of(node) in VIEWS:
         node, index = VIEWS[name_of(node)](node, index)
     return node, index
+
+
+def strides(view: Node) -> tuple[Node, int, list[int]]:
+    """Return what a view shows, where it begins there in memory, and the stride of each axis."""
+    corner: Index = (0,) * len(view.shape)
+    end, index = root(view, corner)
+    first = int(flat(index, end.shape))
+    steps = []
+    for d, size in enumerate(view.shape):
+        _, index = root(view, (*corner[:d], min(1, size - 1), *corner[d + 1 :]))
+        steps.append(int(flat(index, end.shape)) - first)
+    return end, first, steps
 
 
 def _flip(node: Node, index: Index) -> tuple[Node, Index]:

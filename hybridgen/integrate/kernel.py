@@ -9,23 +9,14 @@ Compiled kernels are kept in the process, and as files in the user's cache folde
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
-import platform
-import shutil
-import stat
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from importlib import resources
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from hybridgen.integrate.building import REAL, braced, build, compiler, part, preamble
 from hybridgen.integrate.levels import ladder
 from hybridgen.integrate.lowering import Source, lower
 from hybridgen.integrate.members import Members
@@ -34,24 +25,10 @@ from hybridgen.integrate.rule import Step
 from hybridgen.integrate.stepping import Tolerance, rms
 from hybridgen.integrate.tableaus import Tableau
 
-__all__ = ["Kernel", "Trajectories", "compiler", "kernel_for"]
+__all__ = ["Kernel", "Trajectories", "address", "joined", "kernel_for", "recorded"]
 
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-trapping-math")
-SHARED = ("-shared", "-fPIC", "-Wl,-z,defs")
 LARGEST = 64
 """How many components a state may have, and how many numbers it has at most if it is no grid."""
-REAL = {torch.float64: ("double", ctypes.c_double), torch.float32: ("float", ctypes.c_float)}
-
-
-@cache
-def compiler() -> str | None:
-    """Return the C++ compiler: that of the environment variable CXX, or one on the path."""
-    named = os.environ.get("CXX")
-    for name in (named,) if named else ("g++", "clang++", "c++"):
-        found = shutil.which(name)
-        if found:
-            return found
-    return None
 
 
 class Trajectories(NamedTuple):
@@ -61,13 +38,14 @@ class Trajectories(NamedTuple):
         y: States, with shape `(N, T, S)`, NaN after the last good time.
         reached: The last good save time of each, as an index, with shape `(N,)`.
         spent: Substeps spent on each, with shape `(N,)`.
-        retried: Whether it took smaller steps than the batch somewhere, with shape `(N,)`.
+        status: The `Status` of each, int8, with shape `(N,)`; `max_steps` where another method
+            should be tried.
     """
 
     y: Tensor
     reached: Tensor
     spent: Tensor
-    retried: Tensor
+    status: Tensor
 
 
 class _Batch(ctypes.Structure):
@@ -80,7 +58,7 @@ class _Batch(ctypes.Structure):
 
 
 class _Outcome(ctypes.Structure):
-    _fields_ = tuple((name, ctypes.c_void_p) for name in ("y", "reached", "spent", "retried"))
+    _fields_ = tuple((name, ctypes.c_void_p) for name in ("y", "reached", "spent", "status"))
 
 
 class Kernel:
@@ -109,7 +87,7 @@ class Kernel:
         self._library = library
         self._members, self._graph, self._tolerance = members, graph, tolerance
         self._max_substeps, self._state, self._dtype = max_substeps, state, dtype
-        self._constants = _joined([v.reshape(-1) for v in graph.values], 0, dtype)
+        self._constants = joined([v.reshape(-1) for v in graph.values], 0, dtype)
         bounds = (tolerance.rtol, tolerance.atol)
         self._bounds = [
             torch.as_tensor(b, dtype=dtype).expand(state).contiguous().flatten() for b in bounds
@@ -138,7 +116,7 @@ class Kernel:
         """Return the derivative of states `(N, *S)` at the first time, with their shape."""
         y, k = y.contiguous(), torch.empty_like(y, memory_format=torch.contiguous_format)
         batch, _alive = self._batch(y, y, [])
-        self._library.slope(ctypes.byref(batch), _address(k))
+        self._library.slope(ctypes.byref(batch), address(k))
         return k
 
     def cross(self, i: int, y: Tensor, k: Tensor, level: int) -> Step:
@@ -147,9 +125,16 @@ class Kernel:
         error = torch.empty(len(y), dtype=y.dtype)
         batch, _alive = self._batch(y, k, [])
         numbers = ctypes.c_int64(i), ctypes.c_int64(level)
-        where = map(_address, (y, k, error))
+        where = map(address, (y, k, error))
         self._library.cross_interval(ctypes.byref(batch), *numbers, *where)
         return Step(y, k, error)
+
+    def pilot(self, y: Tensor, k: Tensor) -> list[int]:
+        """Return the level of each interval, as long as all members, `(N, *S)`, can follow."""
+        intervals = self._members.t.shape[-1] - 1
+        levels = torch.ones(intervals, dtype=torch.int64)
+        batch, _alive = self._batch(y.contiguous(), k.contiguous(), [])
+        return levels[: self._library.pilot(ctypes.byref(batch), address(levels))].tolist()
 
     def march(self, y: Tensor, k: Tensor, schedule: Sequence[int]) -> Trajectories:
         """Take all members to the end of the grid.
@@ -167,11 +152,11 @@ class Kernel:
             y=torch.empty(n, len(schedule) + 1, *self._state, dtype=self._dtype),
             reached=torch.zeros(n, dtype=torch.int64),
             spent=torch.zeros(n, dtype=torch.int64),
-            retried=torch.zeros(n, dtype=torch.int8),
+            status=torch.zeros(n, dtype=torch.int8),
         )
         out.y[:, 0] = y
         batch, _alive = self._batch(y, k, schedule)
-        pointers = _Outcome(*map(_address, out))
+        pointers = _Outcome(*map(address, out))
 
         def part(first: int, last: int) -> None:
             # ctypes lets go of the interpreter's lock while the kernel runs.
@@ -192,7 +177,7 @@ class Kernel:
     def _arguments(self, members: Members) -> Tensor:
         own = members.own()
         count = members.axes.numel()
-        return _joined([v.reshape(count, -1) for v in own], 1, self._dtype)
+        return joined([v.reshape(count, -1) for v in own], 1, self._dtype)
 
     def _batch(self, y: Tensor, k: Tensor, schedule: Sequence[int]) -> tuple[_Batch, list[Tensor]]:
         """Return the arguments of the library, and the tensors that must outlive the call."""
@@ -200,7 +185,7 @@ class Kernel:
         steps = torch.tensor(schedule, dtype=torch.int64)
         alive = [t, y, k, self._own, self._constants, *self._bounds, steps, self._ladder]
         sizes = len(y), t.shape[-1], int(t.ndim > 1), self._max_substeps, len(self._ladder)
-        return _Batch(*sizes, *map(_address, alive)), alive
+        return _Batch(*sizes, *map(address, alive)), alive
 
 
 def kernel_for(
@@ -222,14 +207,14 @@ def kernel_for(
         raise UnrecordableError("kernels are for real states on a CPU with the usual norm")
     if compiler() is None:
         raise UnrecordableError("there is no C++ compiler here; install g++ or set CXX")
-    graph = _recorded(members, y0)
+    graph = recorded(members, y0)
     library = _LIBRARIES.get((graph.key, tableau.name))
     if library is None:
         grid = y0.ndim > 2 and y0[0].numel() > LARGEST
-        source = lower(graph, grid)
+        source = lower(graph, grid, clock=not grid)
         if source.states > LARGEST:
             raise UnrecordableError(f"a state has {source.states} components")
-        library = _load(_text(source, tableau, y0.dtype))
+        library = build(_text(source, tableau, y0.dtype))
         _LIBRARIES[graph.key, tableau.name] = library
     return Kernel(library, members, graph, tolerance, max_substeps, y0.shape[1:], y0.dtype)
 
@@ -237,7 +222,8 @@ def kernel_for(
 _LIBRARIES: dict[Any, ctypes.CDLL] = {}
 
 
-def _recorded(members: Members, y0: Tensor) -> Graph:
+def recorded(members: Members, y0: Tensor) -> Graph:
+    """Return what was recorded of the field of some members, with states `(N, *S)`."""
     taken = {len(y0), *y0.shape[1:]}.union(*(v.shape for v in members.own()))
     count = next(n for n in MEMBERS if n not in taken)
     rows = torch.arange(count) % len(y0)
@@ -247,112 +233,38 @@ def _recorded(members: Members, y0: Tensor) -> Graph:
 
 def _text(source: Source, tableau: Tableau, dtype: torch.dtype) -> str:
     """Return the whole C++ of a field and a method."""
-    real, stages = REAL[dtype][0], len(tableau.b)
-    counts = {
-        "COMPONENTS" if source.grid else "STATES": source.states,
-        "ARGUMENTS": source.arguments,
-        "HOISTED": source.hoisted,
-        "STAGES": stages,
-        "ORDER": float(tableau.order),
-    }
-    rows = [list(r) + [0.0] * (stages - len(r)) for r in tableau.a]
-    tables = {"C": tableau.c, "B": tableau.b, "E": tableau.e, "A": rows}
+    counts = {"ARGUMENTS": source.arguments, "HOISTED": source.hoisted}
     lines: list[str] = []
-    arguments = "V t, const V* y, const V* q, const real* c, V* k"
+    arguments = "V t, const V* y, const V* q, const V* r, const real* c, V* k"
+    clock = [f"INLINE void clock(V t, const real* c, V* r) {{\n{source.clock}\n}}"]
     if source.grid:
+        clock = []
         arguments = "V t, const real* u, const V* q, const real* c, int i, int j, V* k"
         counts |= {"ROWS": source.grid[0], "POINTS": source.grid[1]}
         for name, places in zip("IJ", source.halo, strict=True):
             counts[f"HALO_{name}"] = len(places) // 2
-            lines.append(f"static constexpr int FROM_{name}[] = {_braced([*places, -1])};")
-    defines = [f"#define {name} {value}" for name, value in {"REAL": real, **counts}.items()]
-    lines = [*defines, _part("lanes.h"), *lines]
-    for name, table in tables.items():
-        size = f"[][{stages}]" if name == "A" else "[]"
-        lines.append(f"static constexpr real TABLEAU_{name}{size} = {_braced(table)};")
-    lines.append(_part("grids.cpp" if source.grid else "members.cpp"))
-    lines.append(f"INLINE void once(const V* p, const real* c, V* q) {{\n{source.once}\n}}")
-    lines.append(f"INLINE void field({arguments}) {{\n{source.each}\n}}\n")
-    return "\n".join(lines)
-
-
-def _part(name: str) -> str:
-    return resources.files("hybridgen.integrate").joinpath(name).read_text()
-
-
-def _braced(values: Any) -> str:
-    """Return nested sequences of numbers in C++."""
-    if isinstance(values, int | float):
-        return repr(values)
-    return "{" + ", ".join(map(_braced, values)) + "}"
-
-
-def _load(text: str) -> ctypes.CDLL:
-    """Compile, unless that was done before, and load."""
-    found = compiler()
-    if found is None:
-        raise UnrecordableError("there is no C++ compiler here; install g++ or set CXX")
-    name = hashlib.sha256("\n".join([text, *FLAGS, found, _processor()]).encode()).hexdigest()
-    path = _folder() / f"{name}.so"
-    if not path.is_file():
-        _compile(found, text, path)
-    library = ctypes.CDLL(str(path))
-    library.lanes.restype = ctypes.c_int64
-    return library
-
-
-def _compile(found: str, text: str, path: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        source, built = Path(folder) / "field.cpp", Path(folder) / "field.so"
-        source.write_text(text)
-        command = [found, *FLAGS, str(source), *SHARED, "-o", str(built), "-lm"]
-        # An older C library lacks some vector functions, and others have none.
-        tries = [
-            subprocess.run([*command, *more], capture_output=True, text=True, check=False)
-            for more in (["-DVECTOR_MATHS"],)
+            lines.append(f"static constexpr int FROM_{name}[] = {braced([*places, -1])};")
+    counts["CLOCK"] = source.ticks
+    counts["COMPONENTS" if source.grid else "STATES"] = source.states
+    return "\n".join(
+        [
+            preamble(dtype, tableau, counts),
+            *lines,
+            part("grids.cpp" if source.grid else "members.cpp"),
+            f"INLINE void once(const V* p, const real* c, V* q) {{\n{source.once}\n}}",
+            *clock,
+            f"INLINE void field({arguments}) {{\n{source.each}\n}}\n",
         ]
-        if tries[0].returncode:
-            tries.append(subprocess.run(command, capture_output=True, text=True, check=False))
-        if tries[-1].returncode:
-            raise UnrecordableError(f"{found} failed: {tries[-1].stderr.strip()[:500]}")
-        os.replace(built, path)  # at once, so that another process never sees half a file
+    )
 
 
-@cache
-def _folder() -> Path:
-    """Return a folder for compiled kernels that only this user can write into."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    path = Path(base) / "hybridgen" / "kernels"
-    try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        about = path.stat()
-        private = not about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        if private and about.st_uid == os.getuid() and os.access(path, os.W_OK):
-            return path
-    except OSError:
-        pass  # a home that cannot be written to: the kernels then live as long as the process
-    _KEPT.append(tempfile.TemporaryDirectory(prefix="hybridgen-kernels-"))
-    return Path(_KEPT[-1].name)
-
-
-_KEPT: list[tempfile.TemporaryDirectory[str]] = []
-
-
-@cache
-def _processor() -> str:
-    """Return what distinguishes processors for which a compiler writes different code."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    flags = [line for line in lines if line.startswith(("flags", "Features", "model name"))]
-    return "\n".join([platform.machine(), platform.processor(), *flags[:2]])
-
-
-def _joined(parts: list[Tensor], dim: int, dtype: torch.dtype) -> Tensor:
+def joined(parts: list[Tensor], dim: int, dtype: torch.dtype) -> Tensor:
     """Return tensors as one, contiguous, or an empty one."""
     if not parts:
         return torch.empty(0, dtype=dtype)
     return torch.cat([p.detach().to(dtype) for p in parts], dim=dim).contiguous()
 
 
-def _address(value: Tensor) -> ctypes.c_void_p:
+def address(value: Tensor) -> ctypes.c_void_p:
+    """Return where a contiguous tensor is in memory."""
     return ctypes.c_void_p(value.data_ptr())

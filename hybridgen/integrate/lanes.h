@@ -45,8 +45,8 @@ typedef decltype(V() < V()) M;
         memcpy(&x, a, sizeof x); \
         return x; \
     }
-DECLARE(sin) DECLARE(cos) DECLARE(tan) DECLARE(asin) DECLARE(acos) DECLARE(atan)
-DECLARE(sinh) DECLARE(cosh) DECLARE(tanh) DECLARE(exp) DECLARE(expm1) DECLARE(exp2)
+DECLARE(sin) DECLARE(cos) DECLARE(tanh) DECLARE(exp) DECLARE(expm1) DECLARE(tan) DECLARE(asin) DECLARE(acos) DECLARE(atan)
+DECLARE(sinh) DECLARE(cosh) DECLARE(exp2)
 DECLARE(log) DECLARE(log1p) DECLARE(log2) DECLARE(log10) DECLARE(erf)
 DECLARE2(pow) DECLARE2(atan2)
 #undef SIMD
@@ -59,8 +59,8 @@ INLINE V vabs(V x) { return x < 0 ? -x : x; }
 INLINE V vmax(V a, V b) { return (a > b) | (a != a) ? a : b; }
 INLINE V vmin(V a, V b) { return (a < b) | (a != a) ? a : b; }
 
-// A layer of a network: out = x w + bias, with w of shape (K, O).
-template <int K, int O>
+// A layer of a network: out = x w + bias, with entry (k, o) of the K x O matrix at w[k A + o B].
+template <int K, int O, int A, int B>
 INLINE void dense(const V* x, const real* w, const real* bias, V* out) {
     enum { TILE = 8 };
     int o = 0;
@@ -68,12 +68,12 @@ INLINE void dense(const V* x, const real* w, const real* bias, V* out) {
         V sum[TILE];
         for (int j = 0; j < TILE; ++j) sum[j] = bias ? splat(bias[o + j]) : V{};
         for (int k = 0; k < K; ++k)
-            for (int j = 0; j < TILE; ++j) sum[j] += x[k] * w[k * O + o + j];
+            for (int j = 0; j < TILE; ++j) sum[j] += x[k] * w[k * A + (o + j) * B];
         for (int j = 0; j < TILE; ++j) out[o + j] = sum[j];
     }
     for (; o < O; ++o) {
         V sum = bias ? splat(bias[o]) : V{};
-        for (int k = 0; k < K; ++k) sum += x[k] * w[k * O + o];
+        for (int k = 0; k < K; ++k) sum += x[k] * w[k * A + o * B];
         out[o] = sum;
     }
 }
@@ -84,11 +84,16 @@ struct Batch {
     const int64_t *schedule, *ladder;
 };
 
+// As in solution.py; UNCROSSED asks for another method.
+enum { OK = 0, RETRIED = 1, UNCROSSED = 2, DIVERGED = 3, NONFINITE = 4 };
+// As in pace.py: above this level the batch does not wait for a few.
+enum { CAP = 16 };
+
 struct Outcome {
     real* y;           // (N, T, S)
     int64_t* reached;  // the last good save time
     int64_t* spent;    // substeps
-    int8_t* retried;   // whether any interval took more than the schedule's
+    int8_t* status;    // how it fared
 };
 
 // The level that a member needs, by the error it made at a given one; see levels.py.

@@ -35,11 +35,12 @@ from hybridgen.integrate.indexing import (
     indices,
     literal,
     name_of,
+    strides,
 )
 from hybridgen.integrate.operations import ELEMENTWISE, RULES, Term, is_layer
 from hybridgen.integrate.recording import Graph, Node, UnrecordableError
 
-__all__ = ["Source", "lower"]
+__all__ = ["FEW", "Lowering", "Source", "lower"]
 
 FEW = 16
 """How many entries of an array are written one by one."""
@@ -55,6 +56,8 @@ class Source:
         states: How many numbers a state has; on a grid, how many components.
         arguments: How many numbers of its own each member has.
         hoisted: How many numbers `once` prepares.
+        clock: The body of `clock(t, c, r)`, for what depends on time alone.
+        ticks: How many numbers `clock` prepares.
         grid: Rows and points in a row; `None` if the state is no grid.
         halo: For each of these axes, the place that is found beyond the ends: first before the
             start, from near to far, then after the end.
@@ -65,16 +68,19 @@ class Source:
     states: int
     arguments: int
     hoisted: int
+    clock: str = ""
+    ticks: int = 0
     grid: tuple[int, int] | None = None
     halo: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
 
 
-def lower(graph: Graph, grid: bool = False) -> Source:
+def lower(graph: Graph, grid: bool = False, *, clock: bool = False) -> Source:
     """Return a field in C++.
 
     Arguments:
         graph: What was recorded of it.
         grid: Whether the last axis of a state, or the last two, are those of a grid.
+        clock: Whether what depends on time alone is written apart.
 
     Raises:
         UnrecordableError: If it has an operation that is not known here.
@@ -83,10 +89,10 @@ def lower(graph: Graph, grid: bool = False) -> Source:
         >>> from hybridgen.integrate.recording import record
         >>> t, y, rate = torch.tensor(0.0), torch.rand(13, 1), torch.rand(13, 1)
         >>> print(lower(record(lambda t, y: -rate * y, t, y, [rate])).each)
-        const V v1 = (q[0] * y[0]);
-        k[0] = v1;
+        const V v2 = (q[0] * y[0]);
+        k[0] = v2;
     """
-    return (_GridLowering if grid else _Lowering)(graph).run()
+    return _GridLowering(graph).run() if grid else Lowering(graph, clock).run()
 
 
 @dataclass
@@ -97,10 +103,17 @@ class _Scope:
     known: dict[tuple[int, Index], Term] = field(default_factory=dict)
 
 
-class _Lowering:
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self.once, self.scopes = _Scope(), [_Scope()]
+class Lowering:
+    """Writes a recorded field.
+
+    Arguments:
+        graph: What was recorded.
+    """
+
+    def __init__(self, graph: Graph, clock: bool = False) -> None:
+        self.graph, self.with_clock = graph, clock
+        self.once, self.clock, self.scopes = _Scope(), _Scope(), [_Scope()]
+        self.ticks: dict[str, str] = {}
         self.hoisted: dict[str, str] = {}
         self.arrays: dict[int, str] = {}
         self.names = 0
@@ -110,6 +123,7 @@ class _Lowering:
         self.offsets = [sum(sizes[:i]) for i in range(len(sizes))]
 
     def run(self) -> Source:
+        """Return the field in C++."""
         result, state = self.graph.result, self.graph.inputs[1]
         if result is None or result.shape != state.shape or result.dtype != state.dtype:
             raise UnrecordableError("it does not return a tensor like the state")
@@ -123,6 +137,10 @@ class _Lowering:
             states=len(wanted),
             arguments=self.starts[-1],
             hoisted=len(self.hoisted),
+            clock="\n".join(
+                [*self.clock.lines, *(f"{r} = {code};" for code, r in self.ticks.items())]
+            ),
+            ticks=len(self.ticks),
         )
 
     def wanted(self, shape: tuple[int, ...]) -> list[Index]:
@@ -133,19 +151,22 @@ class _Lowering:
 
     def term(self, node: Node, index: Index) -> Term:
         """Return one entry of a tensor; writes the lines that compute it, if there are none."""
-        for scope in (self.once, *self.scopes):
+        for scope in (self.once, self.clock, *self.scopes):
             if (id(node), index) in scope.known:
                 return scope.known[id(node), index]
         term = self._write(node, index)
         if term.truth and node.dtype is not torch.bool:
             term = self.define("{0}", [term])
         symbolic = any(isinstance(i, str) and i != MEMBER for i in index)
-        scope = self.scopes[-1] if symbolic or not term.once else self.once
+        scope = self.once if term.once else self.clock if term.clock else self.scopes[-1]
+        scope = self.scopes[-1] if symbolic else scope
         scope.known[id(node), index] = term
         return term
 
     def hoist(self, term: Term) -> Term:
         """Return a term as the code of `each` has to name it."""
+        if term.clock:
+            return Term(self.ticks.setdefault(term.code, f"r[{len(self.ticks)}]"), once=False)
         if not term.once or term.code.startswith("splat("):
             return term
         name = self.hoisted.setdefault(term.code, f"q[{len(self.hoisted)}]")
@@ -154,7 +175,8 @@ class _Lowering:
     def define(self, code: str, terms: list[Term], *, truth: bool = False) -> Term:
         """Give a name to an expression in which `{0}`, `{1}`, ... stand for terms."""
         once = all(t.once for t in terms) and not truth  # `q` holds numbers alone
-        named = [t.code if once else self.hoist(t).code for t in terms]
+        clock = not once and not truth and all(t.clock or _is_shared(t) for t in terms)
+        named = [t.code if once or clock else self.hoist(t).code for t in terms]
         if not truth:
             condition = code.startswith("({0} ?")
             named = [
@@ -162,10 +184,10 @@ class _Lowering:
                 for i, (c, t) in enumerate(zip(named, terms, strict=True))
             ]
         self.names += 1
-        name = f"{'w' if once else 'v'}{self.names}"
+        name = f"{'w' if once else 'u' if clock else 'v'}{self.names}"
         line = f"const {'M' if truth else 'V'} {name} = {code.format(*named)};"
-        (self.once if once else self.scopes[-1]).lines.append(line)
-        return Term(name, once, truth)
+        (self.once if once else self.clock if clock else self.scopes[-1]).lines.append(line)
+        return Term(name, once, truth, clock)
 
     # -- entries --------------------------------------------------------------------------
 
@@ -189,7 +211,7 @@ class _Lowering:
 
     def _input(self, node: Node, index: Index) -> Term:
         if node.number == 0:
-            return Term("t", once=False)
+            return Term("t", once=False, clock=self.with_clock)
         place = flat(index[1:], node.shape[1:])
         if node.number == 1:
             return Term(f"y[{place}]", once=False)
@@ -278,18 +300,25 @@ class _Lowering:
 
     def layer(self, node: Node, x: Node, w: Node, bias: Node | None) -> None:
         """Write a whole product `(N, K) @ (K, O)` with a shared matrix."""
-        if bias is not None and (bias.op != "constant" or bias.shape != w.shape[1:]):
-            raise UnrecordableError("a layer whose bias differs between members")
-        before, name = self.array(x), self.declare(node)
-        start = "nullptr" if bias is None else f"c + {self.offsets[bias.number]}"
-        inner, outer = w.shape
-        weights = f"c + {self.offsets[w.number]}"
-        call = f"dense<{inner}, {outer}>({before}, {weights}, {start}, {name});"
-        self.scopes[0].lines.append(call)
+        before, name, start = self.array(x), self.declare(node), "nullptr"
+        if bias is not None:
+            vector, first, steps = strides(bias)
+            if vector.op != "constant" or bias.shape != w.shape[1:] or steps != [1]:
+                raise UnrecordableError("a layer whose bias differs between members")
+            start = f"c + {self.offsets[vector.number] + first}"
+        matrix, first, steps = strides(w)
+        size = ", ".join(map(str, (*w.shape, *steps)))
+        weights = f"c + {self.offsets[matrix.number] + first}"
+        self.scopes[0].lines.append(f"dense<{size}>({before}, {weights}, {start}, {name});")
         self.arrays[id(node)] = name
 
 
-class _GridLowering(_Lowering):
+def _is_shared(term: Term) -> bool:
+    """Return whether a term is a number for all members."""
+    return term.code.startswith("splat(")
+
+
+class _GridLowering(Lowering):
     """Writes a field on a grid."""
 
     def __init__(self, graph: Graph) -> None:

@@ -1,9 +1,10 @@
 r"""March a batch along the save grid, each member answerable for itself.
 
 The schedule gives each interval a level, its number of substeps. All members cross the interval
-at that level; those whose error is above 1 cross it again, alone, at a higher one, up to
-`max_substeps`. A member for which no level helps is stiff, and goes on by a method for that; if
-this does not help either, it leaves the batch with a `Status`.
+at that level; those whose error is above 1 cross it again, alone, at a higher one, up to the
+highest of the rule. A member for which no level helps is stiff, and goes on by a method for that;
+if this does not help either, or its steps are used up, it leaves the batch with a `Status`.
+Whoever passes a terminal event leaves the batch too, with the state before it.
 
 Two rules keep members apart. A member's path depends on its own numbers and on the schedule, never
 on its neighbours: the level at which it starts the next interval is picked from its own error. And
@@ -26,6 +27,9 @@ from hybridgen.integrate.trace import Front, Trace
 
 __all__ = ["march"]
 
+SHORTEST = 1e-3
+"""How long steps must be, of what they must be on average, to be merely too many."""
+
 
 def march(front: Front, pace: Pace, intervals: range, rule: Rule, trace: Trace) -> bool:
     """Take members over intervals of the grid and record how they fared.
@@ -46,9 +50,21 @@ def march(front: Front, pace: Pace, intervals: range, rule: Rule, trace: Trace) 
         beyond = _Crossing(front, i, rule, trace).run(pace)
         if beyond is None:
             return False
-        front = beyond
+        front = _without_ended(beyond, i, trace)
         trace.save(front.ids, front.y)
     return True
+
+
+def _without_ended(front: Front, i: int, trace: Trace) -> Front:
+    """Return the front at the end of an interval without those whose event was in it."""
+    if trace.watch is None:
+        return front
+    ended = trace.watch.pass_by(front.members, front.ids, i, front.y)
+    if not bool(ended.any()):
+        return front
+    ids = front.ids[ended]
+    trace.lose(ids, trace.status[ids], i)
+    return front.take((~ended).nonzero().squeeze(1))
 
 
 class _Crossing:
@@ -66,6 +82,7 @@ class _Crossing:
         self.y, self.k = front.y, front.k
         self.rows = torch.arange(len(front.ids), device=front.ids.device)
         self.next = torch.ones_like(self.rows)
+        self.pace: Tensor | None = None
         self.lost = torch.zeros_like(self.rows, dtype=torch.bool)
         self.queue: dict[int, Tensor] = {}
         self.level = 0
@@ -80,9 +97,9 @@ class _Crossing:
                 break
             if pace.broken:
                 return None
-        if rows is self.rows and bool((step.error <= 1.0).all()):
+        if rows is self.rows and self.rule.max_steps is None and bool((step.error <= 1.0).all()):
             self.trace.spend(self.front.ids, self.level)
-            return self.front._replace(y=step.y, k=step.k, level=None)
+            return self.front._replace(y=step.y, k=step.k, level=None, pace=None)
         self._enqueue_others()
         self._settle(rows, step, self.level)
         while self.queue:
@@ -92,7 +109,7 @@ class _Crossing:
                 self._cross_stiff(rows)
             else:
                 self._settle(rows, self._cross(rows, level), level)
-        front = self.front._replace(y=self.y, k=self.k, level=self.next)
+        front = self.front._replace(y=self.y, k=self.k, level=self.next, pace=self.pace)
         return front.take((~self.lost).nonzero().squeeze(1)) if bool(self.lost.any()) else front
 
     def _ready(self) -> Tensor:
@@ -118,21 +135,37 @@ class _Crossing:
     def _settle(self, rows: Tensor, step: Step, level: int) -> None:
         """Keep the members, of shape `(J,)`, that crossed well, and enqueue or lose the others."""
         self.trace.spend(self.front.ids[rows], level)
-        good = step.error <= 1.0
+        out = self._spent(rows)
+        good = (step.error <= 1.0) & ~out
         if bool(good.all()):
             self._keep(rows, step, level)
             return
-        again, error = rows[~good], step.error[~good]
+        if bool(out.any()):
+            self._exhaust(rows[out])
         if bool(good.any()):
-            rows = rows[good]
-            clean = bool(torch.isfinite(error).all())
-            self._keep(rows, step.take(good) if clean else self._cross(rows, level), level)
-        if level >= self.rule.max_substeps:
-            self._enqueue(again, self.rule.stiff)
+            clean = bool(torch.isfinite(step.error).all())
+            through = step.take(good) if clean else self._cross(rows[good], level)
+            self._keep(rows[good], through, level)
+        again = ~good & ~out
+        rows, error = rows[again], step.error[again]
+        if not len(rows):
             return
-        target = self.rule.next_levels(error, level)
+        if level >= self.rule.highest:
+            self._enqueue(rows, self.rule.stiff)
+            return
+        target = self._next_levels(error, level)
         for higher in target.unique().tolist():
-            self._enqueue(again[target == higher], higher)
+            self._enqueue(rows[target == higher], higher)
+
+    def _next_levels(self, error: Tensor, level: int) -> Tensor:
+        """Return the levels that errors, with shape `(J,)`, ask for, up to the highest."""
+        return self.rule.next_levels(error, level).clamp(max=self.rule.highest)
+
+    def _spent(self, rows: Tensor) -> Tensor:
+        """Return which members, with shape `(J,)`, have used up their steps."""
+        if self.rule.max_steps is None:
+            return torch.zeros_like(rows, dtype=torch.bool)
+        return self.trace.n_steps[self.front.ids[rows]] > self.rule.max_steps
 
     def _enqueue(self, rows: Tensor, level: int) -> None:
         """Let members, with shape `(J,)`, wait for a level."""
@@ -140,29 +173,65 @@ class _Crossing:
 
     def _cross_stiff(self, rows: Tensor) -> None:
         """Try members, with shape `(J,)`, for which no number of substeps is enough."""
-        group, most = self.front.take(rows), self.rule.max_substeps
-        crossed = cross_stiff(group.members, self.i, group.y, group.k, self.rule, most)
+        group, most = self.front.take(rows), self._stiff_steps(rows)
+        crossed = cross_stiff(group.members, self.i, group.y, group.k, self.rule, most, group.pace)
         self.trace.n_steps[group.ids] += crossed.n_steps
-        good = (~crossed.failed).nonzero()[:, 0]
+        out = self._spent(rows)
+        failed, good = crossed.failed & ~out, (~crossed.failed & ~out).nonzero()[:, 0]
         through, step = rows[good], crossed.step.take(good)
         self.y = self.y.index_copy(0, through, step.y)
         self.k = self.k.index_copy(0, through, step.k)
         self.next[through] = self.rule.stiff
+        self._note_pace(through, crossed.pace[good])
         self.trace.status[group.ids[good]] = Status.retried
-        if bool(crossed.failed.any()):
-            self._lose(rows[crossed.failed], most)
+        # Before a pole, or a number that is none, steps shrink to nothing.
+        most = self.rule.stiff_steps
+        tired = failed & (crossed.n_steps >= most) & (crossed.pace * most > SHORTEST)
+        out, failed = out | tired, failed & ~tired
+        if bool(out.any()):
+            self._exhaust(rows[out])
+        if bool(failed.any()):
+            self._lose(rows[failed])
+
+    def _stiff_steps(self, rows: Tensor) -> int:
+        """Return how many steps members, with shape `(J,)`, may try, of which one is too many."""
+        if self.rule.max_steps is None:
+            return self.rule.stiff_steps
+        left = self.rule.max_steps - int(self.trace.n_steps[self.front.ids[rows]].min())
+        return min(self.rule.stiff_steps, left + 1)
+
+    def _note_pace(self, rows: Tensor, pace: Tensor) -> None:
+        """Keep steps that members, with shape `(J,)`, would try next, for the next interval."""
+        t = self.front.members.t.detach()
+        if self.i + 2 < t.shape[-1]:
+            pace = (
+                pace
+                * (
+                    (t[..., self.i + 1] - t[..., self.i])
+                    / (t[..., self.i + 2] - t[..., self.i + 1])
+                )[rows if t.ndim > 1 else ...]
+            )
+        if self.pace is None:
+            self.pace = torch.ones(len(self.rows), dtype=pace.dtype, device=pace.device)
+        self.pace[rows] = pace
 
     def _keep(self, rows: Tensor, step: Step, level: int) -> None:
         """Put members, with shape `(J,)`, at the end of the interval."""
         self.y = self.y.index_copy(0, rows, step.y)
         self.k = self.k.index_copy(0, rows, step.k)
         if level > self.level:
-            self.next[rows] = self.rule.next_levels(step.error, level)
+            self.next[rows] = self._next_levels(step.error, level)
             self.trace.status[self.front.ids[rows]] = Status.retried
 
-    def _lose(self, rows: Tensor, level: int) -> None:
+    def _lose(self, rows: Tensor) -> None:
         """Record why members, with shape `(J,)`, end here."""
         self.lost[rows] = True
-        front = self.front.take(rows)
-        status = reason(front, self.i, level, self.rule, self.trace.y0[front.ids])
+        front, rule = self.front.take(rows), self.rule
+        status = reason(front, self.i, rule.max_substeps, rule, self.trace.y0[front.ids])
         self.trace.lose(front.ids, status, self.i)
+
+    def _exhaust(self, rows: Tensor) -> None:
+        """Record that members, with shape `(J,)`, used up their steps."""
+        self.lost[rows] = True
+        ids = self.front.ids[rows]
+        self.trace.lose(ids, torch.full_like(self.trace.status[ids], Status.max_steps), self.i)

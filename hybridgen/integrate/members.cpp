@@ -1,26 +1,43 @@
 // March members along the save grid by an embedded explicit Runge-Kutta pair, LANES at a time.
 //
-// What is written for a field comes before this file: lanes.h, the counts STATES, ARGUMENTS, HOISTED
-// and STAGES, and the coefficients TABLEAU_C, TABLEAU_A, TABLEAU_B, TABLEAU_E, ORDER; what comes
-// after it: `once` and `field`. All numbers of the members in a block are in vectors `V`, a lane
-// each, and stay in registers and cache from the first save time to the last.
+// What is written for a field comes before this file: lanes.h, the counts STATES, ARGUMENTS,
+// HOISTED, CLOCK and STAGES, and the coefficients TABLEAU_C, TABLEAU_A, TABLEAU_B, TABLEAU_E; what
+// comes after it: `once`, `clock` and `field`. All numbers of the members in a block are in vectors
+// `V`, a lane each, and stay in registers and cache from the first save time to the last.
 //
 // A member's path depends on its own numbers and the schedule alone. The block crosses an interval
 // at the lowest level that one of its members wants, and only those that want it keep the result;
-// those whose error is above 1 want a higher level, up to the last.
+// those whose error is above 1 want a higher level. Where none is high enough, a member is chased
+// through the interval alone, by steps as short as its error asks for.
 
 INLINE void once(const V* p, const real* c, V* q);
-INLINE void field(V t, const V* y, const V* q, const real* c, V* k);
+// What depends on time alone.
+INLINE void clock(V t, const real* c, V* r);
+INLINE void field(V t, const V* y, const V* q, const V* r, const real* c, V* k);
 
 struct Block {
     V y[STATES], k[STATES], q[HOISTED + 1], error;
 };
 
-// Advance a block by `level` substeps of length `dt` from `t0`.
-static __attribute__((noinline)) void cross(Block& b, V t0, V dt, int64_t level, const Batch& batch) {
+enum { TICKS = STAGES * (CLOCK + 1) };
+
+// The clock at the stages of a step, and at its end.
+INLINE void tick(V t, V dt, const real* c, V* r) {
+    for (int s = 1; s < STAGES; ++s) clock(t + dt * TABLEAU_C[s - 1], c, r + (s - 1) * (CLOCK + 1));
+    clock(t + dt, c, r + (STAGES - 1) * (CLOCK + 1));
+}
+
+// Advance a block by `level` substeps of length `dt` from `t0`. The error of a lane, the worst of
+// its substeps, is left as a sum of squares over the state. `ticks` has the clock at these steps.
+static __attribute__((noinline)) void cross(
+    Block& b, V t0, V dt, int64_t level, const Batch& batch, const V* ticks
+) {
     b.error = V{};
     for (int64_t j = 0; j < level; ++j) {
         const V t = t0 + dt * (real)j;
+        V own[TICKS];
+        if (!ticks) tick(t, dt, batch.c, own);
+        const V* r = ticks ? ticks + j * TICKS : own;
         V k[STAGES + 1][STATES], y[STATES];
         for (int i = 0; i < STATES; ++i) k[0][i] = b.k[i];
 #pragma GCC unroll 16
@@ -28,152 +45,242 @@ static __attribute__((noinline)) void cross(Block& b, V t0, V dt, int64_t level,
             for (int i = 0; i < STATES; ++i) {
                 V sum = V{};
 #pragma GCC unroll 16
-                for (int r = 0; r < s; ++r)
-                    if (TABLEAU_A[s - 1][r] != 0) sum += k[r][i] * TABLEAU_A[s - 1][r];
+                for (int n = 0; n < s; ++n)
+                    if (TABLEAU_A[s - 1][n] != 0) sum += k[n][i] * TABLEAU_A[s - 1][n];
                 y[i] = b.y[i] + dt * sum;
             }
-            field(t + dt * TABLEAU_C[s - 1], y, b.q, batch.c, k[s]);
+            field(t + dt * TABLEAU_C[s - 1], y, b.q, r + (s - 1) * (CLOCK + 1), batch.c, k[s]);
         }
         for (int i = 0; i < STATES; ++i) {
             V sum = V{};
 #pragma GCC unroll 16
-            for (int r = 0; r < STAGES; ++r) sum += k[r][i] * TABLEAU_B[r];
+            for (int s = 0; s < STAGES; ++s) sum += k[s][i] * TABLEAU_B[s];
             y[i] = b.y[i] + dt * sum;
         }
-        field(t + dt, y, b.q, batch.c, k[STAGES]);
+        field(t + dt, y, b.q, r + (STAGES - 1) * (CLOCK + 1), batch.c, k[STAGES]);
         V squares = V{};
         for (int i = 0; i < STATES; ++i) {
             V sum = V{};
 #pragma GCC unroll 16
-            for (int r = 0; r <= STAGES; ++r) sum += k[r][i] * TABLEAU_E[r];
+            for (int s = 0; s <= STAGES; ++s) sum += k[s][i] * TABLEAU_E[s];
             const V scale = vmax(vabs(b.y[i]), vabs(y[i])) * batch.rtol[i] + batch.atol[i];
             const V ratio = dt * sum / scale;
-            squares += ratio * ratio;
             // An infinite state has an infinite scale and so no error.
-            squares += y[i] * (real)0;
+            squares += ratio * ratio + y[i] * (real)0;
             b.y[i] = y[i];
             b.k[i] = k[STAGES][i];
         }
         b.error = vmax(squares, b.error);
     }
-    b.error = vsqrt(b.error * (real)(1.0 / STATES));
 }
 
+// The error of a lane as the root of a mean.
+INLINE double error_of(const Block& b, int lane) { return sqrt((double)b.error[lane] / STATES); }
+
+INLINE bool is_good(const Block& b, int lane) { return b.error[lane] <= (real)STATES; }
+
+static V lane_of(const real* x, int64_t count, int64_t i, int64_t first, int64_t members) {
+    V v;
+    for (int l = 0; l < LANES; ++l)
+        // The last block repeats its last member: every lane does the same arithmetic.
+        v[l] = x[(first + l < members ? first + l : members - 1) * count + i];
+    return v;
+}
+
+static void load(Block& b, const Batch& batch, int64_t first) {
+    V p[ARGUMENTS + 1];
+    for (int i = 0; i < STATES; ++i) {
+        b.y[i] = lane_of(batch.y0, STATES, i, first, batch.members);
+        b.k[i] = lane_of(batch.k0, STATES, i, first, batch.members);
+    }
+    for (int i = 0; i < ARGUMENTS; ++i) p[i] = lane_of(batch.p, ARGUMENTS, i, first, batch.members);
+    once(p, batch.c, b.q);
+}
+
+static V time_at(const Batch& batch, int64_t first, int64_t i) {
+    if (!batch.own_times) return splat(batch.t[i]);
+    return lane_of(batch.t, batch.times, i, first, batch.members);
+}
+
+static double peak(const V* y, int lane) {
+    double most = 0;
+    for (int i = 0; i < STATES; ++i) most = fmax(most, fabs((double)y[i][lane]));
+    return most;
+}
+
+enum { CHASE = 4096 };
+
+// Chase one lane through an interval; all lanes of the block become that member. The step, a
+// fraction of the interval, is tried again for the next one. A verdict other than OK leaves it on
+// the way: its state is out of all proportion to where it started, or the field is not a number, or
+// the steps are used up.
+static int8_t chase(Block& b, int lane, V t0, V length, double limit, double& pace,
+                    const Batch& batch, int64_t& spent) {
+    for (int i = 0; i < STATES; ++i) {
+        b.y[i] = splat(b.y[i][lane]);
+        b.k[i] = splat(b.k[i][lane]);
+    }
+    for (int i = 0; i < HOISTED; ++i) b.q[i] = splat(b.q[i][lane]);
+    t0 = splat(t0[lane]);
+    length = splat(length[lane]);
+    double done = 0;
+    for (int n = 0; n < CHASE; ++n) {
+        const bool last = pace >= 1 - done;
+        const double size = last ? 1 - done : pace;
+        Block tried = b;
+        cross(tried, t0 + length * (real)done, length * (real)size, 1, batch, nullptr);
+        ++spent;
+        const double error = error_of(tried, 0);
+        const bool good = error <= 1;
+        double factor = isfinite(error) ? 0.9 * pow(fmax(error, 1e-10), -1.0 / ORDER) : 0.2;
+        factor = fmin(fmax(factor, 0.2), good ? 5.0 : 0.9);
+        if (!last || factor < 1) pace = size * factor;
+        if (!good) {
+            if (size > 1e-14) continue;
+            return peak(b.y, 0) > limit ? DIVERGED : NONFINITE;
+        }
+        b = tried;
+        if (!(peak(b.y, 0) <= limit)) return DIVERGED;
+        if (last) return OK;
+        done += size;
+    }
+    return UNCROSSED;
+}
+
+// How far members got apart from the pace of the batch.
+struct Apart {
+    int64_t level[LANES];
+    double pace[LANES], limit[LANES];
+    bool lost[LANES], any;
+};
+
 // Where the members of a block stand at the end of an interval that not all cross at one level.
-static void cross_each(
+static __attribute__((noinline)) void cross_each(
     Block& b, V t0, V length, int64_t base, const Batch& batch, int64_t first, int count,
-    int64_t* level, bool* lost, const Outcome& out
+    Apart& apart, const Outcome& out
 ) {
     const Block start = b;
     int64_t want[LANES];
     bool open[LANES];
     for (int l = 0; l < LANES; ++l) {
-        open[l] = l < count && !lost[l];
-        want[l] = level[l] > base ? level[l] : base;
-        level[l] = 1;
+        open[l] = l < count && !apart.lost[l];
+        want[l] = apart.level[l] > base ? apart.level[l] : base;
+        apart.level[l] = 1;
     }
     for (;;) {
         int64_t lowest = INT64_MAX;
+        int chosen = 0;
         for (int l = 0; l < LANES; ++l)
-            if (open[l] && want[l] < lowest) lowest = want[l];
+            if (open[l] && want[l] < lowest) lowest = want[l], chosen = l;
         if (lowest == INT64_MAX) return;
         Block tried = start;
-        cross(tried, t0, length / (real)lowest, lowest, batch);
+        const bool alone = lowest > batch.max_substeps;
+        int8_t verdict = OK;
+        if (alone)
+            verdict = chase(tried, chosen, t0, length, apart.limit[chosen], apart.pace[chosen],
+                            batch, out.spent[first + chosen]);
+        else
+            cross(tried, t0, length / (real)lowest, lowest, batch, nullptr);
         for (int l = 0; l < LANES; ++l) {
-            if (!open[l] || want[l] != lowest) continue;
+            if (!open[l] || want[l] != lowest || (alone && l != chosen)) continue;
             const int64_t m = first + l;
-            out.spent[m] += lowest;
-            if (tried.error[l] <= 1) {
+            if (!alone) out.spent[m] += lowest;
+            const bool good = alone ? verdict == OK : is_good(tried, l);
+            if (good) {
                 for (int i = 0; i < STATES; ++i) {
                     b.y[i][l] = tried.y[i][l];
                     b.k[i][l] = tried.k[i][l];
                 }
-                if (lowest > base) {
-                    level[l] = next_level(tried.error[l], lowest, batch);
-                    out.retried[m] = 1;
-                }
+                if (alone) apart.level[l] = lowest;
+                else if (lowest > base) apart.level[l] = next_level(error_of(tried, l), lowest, batch);
+                if (lowest > base) out.status[m] = RETRIED;
                 open[l] = false;
-            } else if (lowest >= batch.max_substeps) {
+            } else if (alone) {
                 for (int i = 0; i < STATES; ++i) {
                     b.y[i][l] = start.y[i][l];
                     b.k[i][l] = start.k[i][l];
                 }
-                lost[l] = true;
+                out.status[m] = verdict;
+                apart.lost[l] = true;
                 open[l] = false;
+            } else if (lowest >= batch.max_substeps) {
+                want[l] = batch.max_substeps + 1;
             } else {
-                want[l] = next_level(tried.error[l], lowest, batch);
+                want[l] = next_level(error_of(tried, l), lowest, batch);
             }
         }
     }
 }
 
-static void load(Block& b, const Batch& batch, int64_t first) {
-    V p[ARGUMENTS + 1];
-    for (int l = 0; l < LANES; ++l) {
-        // The last block repeats its last member: every lane does the same arithmetic.
-        const int64_t m = first + l < batch.members ? first + l : batch.members - 1;
-        for (int i = 0; i < STATES; ++i) {
-            b.y[i][l] = batch.y0[m * STATES + i];
-            b.k[i][l] = batch.k0[m * STATES + i];
-        }
-        for (int i = 0; i < ARGUMENTS; ++i) p[i][l] = batch.p[m * ARGUMENTS + i];
-    }
-    once(p, batch.c, b.q);
-}
-
-static V times(const Batch& batch, int64_t first, int64_t i) {
-    if (!batch.own_times) return splat(batch.t[i]);
-    V t;
-    for (int l = 0; l < LANES; ++l) {
-        const int64_t m = first + l < batch.members ? first + l : batch.members - 1;
-        t[l] = batch.t[m * batch.times + i];
-    }
-    return t;
-}
-
-static void march_block(const Batch& batch, int64_t first, const Outcome& out) {
+static void march_block(
+    const Batch& batch, int64_t first, const Outcome& out, const V* ticks
+) {
     const int count = batch.members - first < LANES ? batch.members - first : LANES;
     Block b;
     load(b, batch, first);
-    int64_t level[LANES];
-    bool lost[LANES];
-    bool apart = false;  // whether some member left the pace of the batch
+    Apart apart;
+    apart.any = false;
     for (int l = 0; l < LANES; ++l) {
-        level[l] = 1;
-        lost[l] = false;
+        apart.level[l] = 1;
+        apart.lost[l] = false;
+        apart.pace[l] = 1.0 / batch.max_substeps;
+        apart.limit[l] = 1e6 * (1 + peak(b.y, l));
     }
-    V t0 = times(batch, first, 0);
+    int64_t common = 0;  // substeps that all took
+    V t0 = time_at(batch, first, 0);
     for (int64_t i = 0; i + 1 < batch.times; ++i) {
-        const V t1 = times(batch, first, i + 1);
+        const V t1 = time_at(batch, first, i + 1);
         const int64_t base = batch.schedule[i];
-        if (apart) {
-            cross_each(b, t0, t1 - t0, base, batch, first, count, level, lost, out);
-        } else {
+        bool together = !apart.any;
+        if (together) {
             const Block start = b;
-            cross(b, t0, (t1 - t0) / (real)base, base, batch);
-            int good = 0;
-            for (int l = 0; l < count; ++l) good += b.error[l] <= 1;
-            if (good == count) {
-                for (int l = 0; l < count; ++l) out.spent[first + l] += base;
-            } else {
-                b = start;
-                cross_each(b, t0, t1 - t0, base, batch, first, count, level, lost, out);
+            cross(b, t0, (t1 - t0) / (real)base, base, batch, ticks);
+            for (int l = 0; l < LANES; ++l) together &= is_good(b, l);
+            if (!together) b = start;
+        }
+        if (together) {
+            common += base;
+        } else {
+            cross_each(b, t0, t1 - t0, base, batch, first, count, apart, out);
+            apart.any = false;
+            for (int l = 0; l < count; ++l) {
+                apart.any |= apart.lost[l] || apart.level[l] > 1;
+                if (!apart.lost[l]) out.reached[first + l] = i + 1;
             }
         }
-        apart = false;
         for (int l = 0; l < count; ++l) {
-            apart = apart || lost[l] || level[l] > 1;
             real* y = out.y + ((first + l) * batch.times + i + 1) * STATES;
-            for (int c = 0; c < STATES; ++c) y[c] = lost[l] ? (real)NAN : b.y[c][l];
-            if (!lost[l]) out.reached[first + l] = i + 1;
+            for (int c = 0; c < STATES; ++c) y[c] = apart.lost[l] ? (real)NAN : b.y[c][l];
         }
+        if (ticks) ticks += base * TICKS;
         t0 = t1;
     }
+    for (int l = 0; l < count; ++l) {
+        out.spent[first + l] += common;
+        if (!apart.lost[l]) out.reached[first + l] = batch.times - 1;
+    }
+}
+
+// The clock at all steps of the schedule, where all members share their times.
+static V* all_ticks(const Batch& batch) {
+    if (batch.own_times || !CLOCK) return nullptr;
+    int64_t steps = 0;
+    for (int64_t i = 0; i + 1 < batch.times; ++i) steps += batch.schedule[i];
+    V* all = (V*)aligned_alloc(64, (steps * TICKS + 1) * sizeof(V));
+    V* next = all;
+    for (int64_t i = 0; i + 1 < batch.times; ++i) {
+        const real dt = (batch.t[i + 1] - batch.t[i]) / (real)batch.schedule[i];
+        for (int64_t j = 0; j < batch.schedule[i]; ++j, next += TICKS)
+            tick(splat(batch.t[i]) + splat(dt) * (real)j, splat(dt), batch.c, next);
+    }
+    return all;
 }
 
 // Integrate members [first, last); `first` is a multiple of LANES.
 extern "C" void march(const Batch* batch, const Outcome* out, int64_t first, int64_t last) {
-    for (int64_t b = first; b < last; b += LANES) march_block(*batch, b, *out);
+    V* ticks = all_ticks(*batch);
+    for (int64_t b = first; b < last; b += LANES) march_block(*batch, b, *out, ticks);
+    free(ticks);
 }
 
 // Advance all members over one interval at one level, in place.
@@ -186,16 +293,61 @@ extern "C" void cross_interval(
     for (int64_t first = 0; first < batch->members; first += LANES) {
         Block b;
         load(b, at, first);
-        const V t0 = times(at, first, interval), t1 = times(at, first, interval + 1);
-        cross(b, t0, (t1 - t0) / (real)level, level, at);
+        const V t0 = time_at(at, first, interval), t1 = time_at(at, first, interval + 1);
+        cross(b, t0, (t1 - t0) / (real)level, level, at, nullptr);
         for (int64_t l = 0; l < LANES && first + l < batch->members; ++l) {
-            error[first + l] = b.error[l];
+            error[first + l] = error_of(b, l);
             for (int i = 0; i < STATES; ++i) {
                 y[(first + l) * STATES + i] = b.y[i][l];
                 k[(first + l) * STATES + i] = b.k[i][l];
             }
         }
     }
+}
+
+// Pick the level of each interval on all members, as pace.py does, as long as all can follow; return
+// how many intervals that is.
+extern "C" int64_t pilot(const Batch* batch, int64_t* levels) {
+    enum { MOST = 64 / LANES };
+    const int blocks = (batch->members + LANES - 1) / LANES;
+    if (blocks > MOST) return 0;
+    Block b[MOST], tried[MOST];
+    for (int n = 0; n < blocks; ++n) load(b[n], *batch, n * LANES);
+    int64_t level = 1;
+    for (int64_t i = 0; i + 1 < batch->times; ++i) {
+        for (;;) {
+            double worst = 0;
+            bool good = true;
+            for (int n = 0; n < blocks; ++n) {
+                tried[n] = b[n];
+                const V t0 = time_at(*batch, n * LANES, i), t1 = time_at(*batch, n * LANES, i + 1);
+                cross(tried[n], t0, (t1 - t0) / (real)level, level, *batch, nullptr);
+                for (int l = 0; l < LANES; ++l) {
+                    good &= is_good(tried[n], l);
+                    worst = fmax(worst, error_of(tried[n], l));
+                }
+            }
+            if (good) {
+                levels[i] = level;
+                level = next_level(worst, level, *batch);
+                for (int n = 0; n < blocks; ++n) b[n] = tried[n];
+                break;
+            }
+            int64_t wanted = 0;
+            int failing = 0;
+            for (int64_t m = 0; m < batch->members; ++m) {
+                const Block& its = tried[m / LANES];
+                if (is_good(its, m % LANES)) continue;
+                ++failing;
+                const int64_t higher = next_level(error_of(its, m % LANES), level, *batch);
+                if (higher > wanted) wanted = higher;
+            }
+            const bool few = 2 * failing < batch->members;
+            if (level >= batch->max_substeps || (few && level >= CAP)) return i;
+            level = few && wanted > CAP ? CAP : wanted;
+        }
+    }
+    return batch->times - 1;
 }
 
 extern "C" int64_t lanes() { return LANES; }
@@ -205,8 +357,10 @@ extern "C" void slope(const Batch* batch, real* k) {
     for (int64_t first = 0; first < batch->members; first += LANES) {
         Block b;
         load(b, *batch, first);
-        V out[STATES];
-        field(times(*batch, first, 0), b.y, b.q, batch->c, out);
+        const V t = time_at(*batch, first, 0);
+        V out[STATES], r[CLOCK + 1];
+        clock(t, batch->c, r);
+        field(t, b.y, b.q, r, batch->c, out);
         for (int64_t l = 0; l < LANES && first + l < batch->members; ++l)
             for (int i = 0; i < STATES; ++i) k[(first + l) * STATES + i] = out[i][l];
     }

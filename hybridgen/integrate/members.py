@@ -8,16 +8,18 @@ only K members are worked on, `(K, 1, ..., 1, *S)` with as many batch axes as `B
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Size, Tensor
 
 from hybridgen.errors import ExpertError
-from hybridgen.integrate.recording import tensors
+from hybridgen.integrate.recording import UnrecordableError, tensors
 
 __all__ = ["Field", "Members", "nan_members", "select"]
+
+PASSED_ON = (torch.cuda.OutOfMemoryError, UnrecordableError)
 
 Field = Callable[[Tensor, Tensor, Any], Tensor]
 
@@ -104,12 +106,20 @@ class Members:
         t: Save times, with shape `(T,)`, or `(N, T)` for members with times of their own.
         batch: The batch shape `B` of all members.
         rows: The members meant, with shape `(K,)`; `None` for all.
+        singly: Whether a time of each member's own is shown to the field one member at a time.
     """
 
     def __init__(
-        self, field: Field, args: Any, t: Tensor, batch: Size, rows: Tensor | None = None
+        self,
+        field: Field,
+        args: Any,
+        t: Tensor,
+        batch: Size,
+        rows: Tensor | None = None,
+        singly: bool = False,
     ) -> None:
         self._field, self._args, self._t, self._batch = field, args, t, batch
+        self._singly = singly
         self.rows, self.axes, self.args, self.t = rows, batch, args, t
         self._part = rows is not None and len(rows) < batch.numel()
         if rows is not None:
@@ -120,7 +130,22 @@ class Members:
     def take(self, rows: Tensor) -> Members:
         """Return some of these members, numbered among these, with shape `(K,)`."""
         rows = rows if self.rows is None else self.rows[rows]
-        return Members(self._field, self._args, self._t, self._batch, rows)
+        return Members(self._field, self._args, self._t, self._batch, rows, self._singly)
+
+    def between(self, t0: Tensor, t1: Tensor, *, singly: bool) -> Members:
+        """Return these members with a grid of their own, of one interval.
+
+        Arguments:
+            t0: Where each starts, with shape `(K,)`.
+            t1: Where each ends, with shape `(K,)`.
+            singly: Whether the field must be called on one member at a time, because it was
+                written for times that all members share.
+        """
+        pair = torch.stack([t0, t1], dim=-1)
+        if self.rows is not None:
+            whole = pair.new_zeros(self._batch.numel(), 2)
+            pair = whole.index_copy(0, self.rows, pair)
+        return Members(self._field, self._args, pair, self._batch, self.rows, singly)
 
     def own(self) -> list[Tensor]:
         """Return the tensors in the arguments that differ between members, `(K, ..., *R)`."""
@@ -145,16 +170,56 @@ class Members:
             ExpertError: If the field returns another shape or dtype, or cannot work on a part of
                 the batch.
         """
-        shaped = y if len(self.axes) == 1 else y.reshape(self.axes + y.shape[1:])
-        time = t.reshape(self.axes) if t.ndim else t
-        try:
-            k = self._field(time, shaped, self.args)
-        except (RuntimeError, IndexError) as error:
-            if not self._part or isinstance(error, torch.cuda.OutOfMemoryError):
-                raise
-            raise ExpertError(self._partial(f"raised {type(error).__name__}: {error}")) from error
+        if self._singly and t.ndim:
+            return torch.cat([one.rhs(*at) for one, *at in self._each(t, y)])
+        time, shaped = self._shown(t, y)
+        k = self._call(self._field, time, shaped)
         self._check(k, shaped)
         return k if shaped is y else k.reshape(y.shape)
+
+    def measure(self, function: Field, t: Tensor, y: Tensor) -> Tensor:
+        """Call a function of the field's arguments that returns a number for each member.
+
+        Arguments:
+            function: The function, `function(t, y, args)`.
+            t: The time, with shape `()`, or `(N,)` for times of their own.
+            y: The state, with shape `(N, *S)`.
+
+        Returns:
+            The numbers, with shape `(N,)`.
+
+        Raises:
+            ExpertError: If it returns another shape, or cannot work on a part of the batch.
+        """
+        if self._singly and t.ndim:
+            return torch.cat([one.measure(function, *at) for one, *at in self._each(t, y)])
+        g = self._call(function, *self._shown(t, y))
+        if not isinstance(g, Tensor) or g.shape != self.axes or not g.is_floating_point():
+            got = f"{tuple(g.shape)} of {g.dtype}" if isinstance(g, Tensor) else type(g).__name__
+            raise ExpertError(
+                f"the event function returned {got} for members of shape {tuple(self.axes)}; "
+                "return a real number for each member, for instance y[..., 0]."
+            )
+        return g.reshape(len(y))
+
+    def _each(self, t: Tensor, y: Tensor) -> Iterator[tuple[Members, Tensor, Tensor]]:
+        """Yield the members one by one, with times `(N,)` and states `(N, *S)` of theirs."""
+        for row in torch.arange(len(y), device=y.device)[:, None]:
+            yield self.take(row), t[row[0]], y[row]
+
+    def _shown(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return times `(N,)` and states `(N, *S)` under the axes that the field was made for."""
+        shaped = y if len(self.axes) == 1 else y.reshape(self.axes + y.shape[1:])
+        return (t.reshape(self.axes) if t.ndim else t), shaped
+
+    def _call(self, function: Field, t: Tensor, y: Tensor) -> Any:
+        try:
+            return function(t, y, self.args)
+        except (RuntimeError, IndexError) as error:
+            # Of memory and of what a kernel cannot express, no part of the batch is to blame.
+            if not self._part or isinstance(error, PASSED_ON):
+                raise
+            raise ExpertError(self._partial(f"raised {type(error).__name__}: {error}")) from error
 
     def _check(self, k: Any, y: Tensor) -> None:
         if isinstance(k, Tensor) and k.shape == y.shape and k.dtype == y.dtype:

@@ -14,6 +14,7 @@ from hybridgen.integrate.indexing import (
     indices,
     known,
     literal,
+    root,
 )
 from hybridgen.integrate.recording import Graph, Node, UnrecordableError
 
@@ -58,6 +59,9 @@ ELEMENTWISE = FUNCTIONS | {
     "bitwise_and": "({0} & {1})",
     "bitwise_or": "({0} | {1})",
     "bitwise_not": "(~{0})",
+    "tanh_backward": "({0} * (splat(1) - {1} * {1}))",
+    "sigmoid_backward": "({0} * {1} * (splat(1) - {1}))",
+    "sgn": "(({0} > splat(0) ? splat(1) : splat(0)) - ({0} < splat(0) ? splat(1) : splat(0)))",
 }
 """What operations on single numbers are in C++; names without namespace and overload."""
 
@@ -69,11 +73,13 @@ class Term(NamedTuple):
         code: An expression without operators, of type `V`, or `M` for truth values.
         once: Whether it depends on neither time nor state.
         truth: Whether it is a truth value.
+        clock: Whether it depends on time alone.
     """
 
     code: str
     once: bool
     truth: bool = False
+    clock: bool = False
 
 
 class Writer(Protocol):
@@ -128,11 +134,52 @@ def _clamp(self: Writer, node: Node, index: Index) -> Term:
 
 
 def _softplus(self: Writer, node: Node, index: Index) -> Term:
-    if len(node.args) > 1 or node.kwargs:
+    if node.args[1:] not in ((), (1,), (1, 20)):
         raise UnrecordableError("softplus with beta or threshold is not known to the compiler")
     # log(1 + exp(x)) without overflow
     code = "(vmax({0}, splat(0)) + vlog1p(vexp(-vabs({0}))))"
     return self.define(code, [self.number(node.args[0], index)])
+
+
+def _silu_backward(self: Writer, node: Node, index: Index) -> Term:
+    g, x = (self.number(v, index) for v in node.args)
+    s = self.define("(splat(1) / (splat(1) + vexp(-{0})))", [x])
+    return self.define("({0} * {1} * (splat(1) + {2} * (splat(1) - {1})))", [g, s, x])
+
+
+def _threshold_backward(self: Writer, node: Node, index: Index) -> Term:
+    g, x, threshold = (self.number(v, index) for v in node.args)
+    above = self.define("({0} > {1})", [x, threshold], truth=True)
+    return self.define("({0} ? {1} : splat(0))", [above, g])
+
+
+def _softplus_backward(self: Writer, node: Node, index: Index) -> Term:
+    g, x = (self.number(v, index) for v in node.args[:2])
+    return self.define("({0} / (splat(1) + vexp(-{1})))", [g, x])
+
+
+def _masked_fill(self: Writer, node: Node, index: Index) -> Term:
+    x, mask, value = (self.number(v, index) for v in node.args)
+    return self.define("({0} ? {1} : {2})", [mask, value, x])
+
+
+def _select_backward(self: Writer, node: Node, index: Index) -> Term:
+    g, sizes, dim, at = node.args
+    dim, at = dim % len(sizes), at % sizes[dim]
+    if known(index[dim]) != at:
+        return self.number(0, index)
+    return self.term(g, (*index[:dim], *index[dim + 1 :]))
+
+
+def _slice_backward(self: Writer, node: Node, index: Index) -> Term:
+    g, sizes, dim, *ends = node.args
+    dim %= len(sizes)
+    if g.shape[dim] == sizes[dim]:
+        return self.term(g, index)
+    places, at = range(sizes[dim])[slice(*ends)], known(index[dim])
+    if at not in places:
+        return self.number(0, index)
+    return self.term(g, (*index[:dim], places.index(at), *index[dim + 1 :]))
 
 
 def _filled(self: Writer, node: Node, index: Index) -> Term:
@@ -199,7 +246,7 @@ def is_layer(node: Node) -> bool:
     if node.op not in ("aten.mm.default", "aten.addmm.default"):
         return False
     w = node.args[-1]
-    return w.op == "constant" and entries(w) > UNROLLED
+    return root(w, (0, 0))[0].op == "constant" and entries(w) > UNROLLED
 
 
 def _select_scatter(self: Writer, node: Node, index: Index) -> Term:
@@ -241,6 +288,12 @@ RULES: dict[str, Callable[[Writer, Node, Index], Term]] = {
     "pow": _power,
     "clamp": _clamp,
     "softplus": _softplus,
+    "silu_backward": _silu_backward,
+    "threshold_backward": _threshold_backward,
+    "softplus_backward": _softplus_backward,
+    "masked_fill": _masked_fill,
+    "select_backward": _select_backward,
+    "slice_backward": _slice_backward,
     "copy": _copy,
     "sum": _sum,
     "mean": _sum,

@@ -105,6 +105,9 @@ class Crosser(Protocol):
     def cross(self, i: int, y: Tensor, k: Tensor, level: int) -> Step:
         """Return where they come to at a level, from states and derivatives `(N, *S)`."""
 
+    def pilot(self, y: Tensor, k: Tensor) -> list[int]:
+        """Return levels for as many intervals as all members, `(N, *S)`, can follow."""
+
     def take(self, rows: Tensor) -> Crosser:
         """Return what takes some of these members, with shape `(J,)`."""
 
@@ -129,7 +132,10 @@ def pick_schedule(
         rows = able.nonzero().squeeze(1)[:SIZE]
         with torch.no_grad():
             fast = None if kernel is None else kernel.take(rows)
-            levels, lost = _fly(front.take(rows), intervals, rule, fast)
+            some = front.take(rows)
+            if fast is not None and len(found := fast.pilot(some.y, some.k)) == intervals:
+                return found
+            levels, lost = _fly(some, intervals, rule, fast)
         if not len(lost):
             break
         able[rows[lost]] = False

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hybridgen.errors import HybridgenError
 
-__all__ = ["Graph", "Node", "UnrecordableError", "record", "tensors"]
+__all__ = ["Graph", "Node", "Recorder", "UnrecordableError", "record", "tensors"]
 
 MEMBERS = (13, 17, 19, 23)
 """How many members to record on: a number that is no other size in the field."""
@@ -44,6 +44,7 @@ class Node:
         shape: The shape of the result.
         dtype: Its dtype.
         number: Its place in the graph; that of an input counts the inputs, and so for constants.
+        function: What computes it, from `args` and `kwargs` with tensors for nodes.
     """
 
     op: str
@@ -52,6 +53,7 @@ class Node:
     shape: tuple[int, ...]
     dtype: torch.dtype
     number: int
+    function: Callable[..., Any] | None = None
 
 
 @dataclass
@@ -63,6 +65,7 @@ class Graph:
         inputs: Time, state, and the tensors of the arguments that differ between members.
         constants: Nodes of tensors that all members share.
         values: Those tensors.
+        nodes: What is computed, in order.
         result: The derivative.
         key: What distinguishes the graph from others; the values of `values` do not.
     """
@@ -71,6 +74,7 @@ class Graph:
     inputs: list[Node] = field(default_factory=list)
     constants: list[Node] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
     result: Node | None = None
     key: tuple[Any, ...] = ()
 
@@ -87,7 +91,6 @@ def tensors(args: Any) -> Iterator[Tensor]:
             yield from tensors(value)
 
 
-@torch.no_grad()
 def record(
     call: Callable[[Tensor, Tensor], Tensor], t: Tensor, y: Tensor, members: list[Tensor]
 ) -> Graph:
@@ -106,12 +109,19 @@ def record(
         UnrecordableError: If the graph would not be the field.
     """
     first = _record(call, t, y, members)
+    if first.key in _VERIFIED:
+        return first
     # Numbers that come from outside torch look like constants, but change with the state.
     second = _record(call, t + 0.3, y * 1.1 + 0.1, members)
     same = len(first.values) == len(second.values) and first.key == second.key
     if not same or not all(map(_equal, first.values, second.values)):
         raise UnrecordableError("it does other operations, or uses other numbers, at other states")
+    _VERIFIED.add(first.key)
     return first
+
+
+_VERIFIED: set[tuple[Any, ...]] = set()
+"""Keys of graphs that were recorded twice; the same operations need no second look."""
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
@@ -121,7 +131,8 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 def _record(
     call: Callable[[Tensor, Tensor], Tensor], t: Tensor, y: Tensor, members: list[Tensor]
 ) -> Graph:
-    recorder = _Recorder(len(y))
+    t, y = t.detach(), y.detach()
+    recorder = Recorder(len(y))
     for value in (t, y, *members):
         recorder.add_input(value)
     functional = torch.func.functionalize(call)
@@ -142,11 +153,18 @@ class _NoWayOut(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class _Recorder(TorchDispatchMode):
-    """Notes operations while they run."""
+class Recorder(TorchDispatchMode):
+    """Notes operations while they run.
 
-    def __init__(self, members: int) -> None:
+    Arguments:
+        members: How many members take part.
+        fold: Whether what follows from constants alone is a constant itself; otherwise it must be
+            a view of one.
+    """
+
+    def __init__(self, members: int, fold: bool = True) -> None:
         super().__init__()
+        self.fold = fold
         self.graph = Graph(members)
         self._nodes: dict[int, Node] = {}
         self._alive: list[Tensor] = []  # An address names a tensor only while it lives.
@@ -154,6 +172,7 @@ class _Recorder(TorchDispatchMode):
         self._key: list[Any] = [members]
 
     def add_input(self, value: Tensor) -> None:
+        """Declare a tensor that differs between members, or the time."""
         shape = tuple(value.shape)
         node = Node("input", (), {}, shape, value.dtype, len(self.graph.inputs))
         self.graph.inputs.append(node)
@@ -161,7 +180,8 @@ class _Recorder(TorchDispatchMode):
         self._key.append(("input", shape, value.dtype))
 
     def finish(self, result: Tensor) -> Graph:
-        self.graph.result = self._node(result)
+        """Return the graph of a result."""
+        self.graph.result = self.node(result)
         self._key.append(self._name(self.graph.result))
         self.graph.key = tuple(self._key)
         return self.graph
@@ -174,23 +194,35 @@ class _Recorder(TorchDispatchMode):
         name = str(func)
         if not all(isinstance(v, Tensor) for v in _several(out)):
             raise UnrecordableError(f"it branches on, or takes a number out of, a tensor ({name})")
-        inputs = self._replace(args), self._replace(kwargs)
-        alone = all(n.op == "constant" for n in _nodes(inputs))
-        if alone and not any(self.graph.members in v.shape for v in _several(out)):
+        alone = not any(map(self._differs, tensors([args, kwargs])))
+        if alone and self.fold and not self._spread(out):
             return out  # What follows from constants alone is a constant, if it is used.
+        inputs = self._replace(args), self._replace(kwargs)
+        if name.split(".")[1].endswith("_"):  # in place: from here on the tensor is the result
+            name = name.replace("_.", ".")
         for i, value in enumerate(_several(out)):
             op = name if isinstance(out, Tensor) else f"{name}[{i}]"
             shape = tuple(value.shape)
-            node = Node(op, *inputs, shape, value.dtype, next(self._count))
+            node = Node(op, *inputs, shape, value.dtype, next(self._count), func)
+            self.graph.nodes.append(node)
             self._note(value, node)
             self._key.append((op, *map(self._plain, inputs), shape, value.dtype))
         return out
+
+    def _differs(self, value: Tensor) -> bool:
+        """Return whether a tensor depends on time, state or arguments of members."""
+        node = self._nodes.get(id(value))
+        return node is not None and node.op != "constant"
+
+    def _spread(self, out: Any) -> bool:
+        """Return whether a result has an axis for the members."""
+        return any(self.graph.members in v.shape for v in _several(out))
 
     def _note(self, value: Tensor, node: Node) -> None:
         self._nodes[id(value)] = node
         self._alive.append(value)
 
-    def _node(self, value: Tensor) -> Node:
+    def node(self, value: Tensor) -> Node:
         """Return the node of a tensor; one that nobody here made is a constant."""
         if id(value) in self._nodes:
             return self._nodes[id(value)]
@@ -211,7 +243,7 @@ class _Recorder(TorchDispatchMode):
     def _replace(self, value: Any) -> Any:
         """Return arguments with nodes in the place of tensors."""
         if isinstance(value, Tensor):
-            return self._node(value)
+            return self.node(value)
         if isinstance(value, dict):
             return {k: self._replace(v) for k, v in value.items()}
         if isinstance(value, tuple | list):
@@ -237,14 +269,3 @@ class _Recorder(TorchDispatchMode):
 
 def _several(out: Any) -> tuple[Any, ...]:
     return tuple(out) if isinstance(out, tuple | list) else (out,)
-
-
-def _nodes(value: Any) -> Iterator[Node]:
-    if isinstance(value, Node):
-        yield value
-    elif isinstance(value, dict):
-        for v in value.values():
-            yield from _nodes(v)
-    elif isinstance(value, tuple):
-        for v in value:
-            yield from _nodes(v)

@@ -10,7 +10,7 @@ that member swapped too, and its own path carries no gradient.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,14 +18,23 @@ from torch import Tensor
 from hybridgen.integrate.diagnosis import blown_up
 from hybridgen.integrate.members import Members
 from hybridgen.integrate.solution import Status
-from hybridgen.integrate.stepping import advance, finite_rows
+from hybridgen.integrate.stepping import advance, advance_again, finite_rows
 from hybridgen.integrate.tableaus import Tableau
 
-__all__ = ["rollout"]
+__all__ = ["Roll", "checkpointed", "rollout", "steps"]
+
+
+Roll = Callable[[Members, Tensor, Tableau, Sequence[int]], Tensor]
+"""What takes members over all intervals."""
 
 
 def rollout(
-    members: Members, y0: Tensor, bad: Tensor, tableau: Tableau, schedule: Sequence[int]
+    members: Members,
+    y0: Tensor,
+    bad: Tensor,
+    tableau: Tableau,
+    schedule: Sequence[int],
+    roll: Roll | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Integrate all members with a fixed number of substeps an interval.
 
@@ -35,36 +44,79 @@ def rollout(
         bad: Which of them have an input that is not a number, with shape `(N,)`.
         tableau: The method.
         schedule: Substeps of each interval, `T - 1` of them.
+        roll: Takes members and their states `(N, *S)` by a method and a schedule to the states
+            after each interval, `(N, T - 1, *S)`; `steps`, if it is left out.
 
     Returns:
         The trajectories, `(N, T, *S)`, NaN after the last good time; the `Status` of each member,
         int8, `(N,)`; and the index of its last good time, -1 for none, `(N,)`.
     """
-    raw = _roll(members, y0, bad, tableau, schedule)
+    way = roll or steps
+    raw = _with_start(y0, way(*_swapped(members, y0, bad), tableau, schedule))
     good = _good(raw, bad)
     reached = good.sum(dim=1) - 1
     status = _status(raw, reached, bad)
     if _records(raw) and bool((status != Status.ok).any()):
         lost = reached < len(schedule)
-        again = _roll(members, y0, lost, tableau, schedule)
+        again = _with_start(y0, way(*_swapped(members, y0, lost), tableau, schedule))
         raw = torch.where(_like(lost, raw), raw.detach(), again)
     return torch.where(_like(good, raw), raw, torch.nan), status, reached
 
 
-def _roll(
-    members: Members, y0: Tensor, bad: Tensor, tableau: Tableau, schedule: Sequence[int]
+def steps(members: Members, y0: Tensor, tableau: Tableau, schedule: Sequence[int]) -> Tensor:
+    """Return the states of members after each interval, `(N, T - 1, *S)`.
+
+    Arguments:
+        members: The members.
+        y0: Their initial states, with shape `(N, *S)`.
+        tableau: The method.
+        schedule: Substeps of each interval, `T - 1` of them.
+    """
+    return _states(advance, members, y0, tableau, schedule)
+
+
+def checkpointed(
+    members: Members, y0: Tensor, tableau: Tableau, schedule: Sequence[int]
 ) -> Tensor:
-    """Return trajectories, `(N, T, *S)`; those of bad members are a good one's after `y0`."""
-    y, states = y0, [y0]
-    if members.axes.numel() > 1:  # Otherwise there is nobody to be swapped for.
-        rows = torch.arange(len(y0), device=y0.device)
-        rows = torch.where(bad, (~bad).int().argmax(), rows)
-        members, y = members.take(rows), y0[rows]
+    """Return what `steps` does, and keep only these states for the backward pass.
+
+    Arguments:
+        members: The members.
+        y0: Their initial states, with shape `(N, *S)`.
+        tableau: The method.
+        schedule: Substeps of each interval, `T - 1` of them.
+    """
+    return _states(advance_again, members, y0, tableau, schedule)
+
+
+def _states(
+    cross: Callable[..., tuple[Tensor, Tensor | None, Tensor | None]],
+    members: Members,
+    y0: Tensor,
+    tableau: Tableau,
+    schedule: Sequence[int],
+) -> Tensor:
+    """Return the states after each interval, `(N, T - 1, *S)`, crossed as `advance` does."""
+    y, states = y0, []
     for i, level in enumerate(schedule):
         t0, t1 = members.time(i), members.time(i + 1)
-        y, _, _ = advance(members.rhs, tableau, t0, t1, y, None, level)
+        y, _, _ = cross(members.rhs, tableau, t0, t1, y, None, level)
         states.append(y)
-    return torch.stack(states, dim=1)
+    return torch.stack(states, dim=1) if states else y0[:, None][:, :0]
+
+
+def _with_start(y0: Tensor, after: Tensor) -> Tensor:
+    """Return trajectories `(N, T, *S)`: a member that was swapped starts as it was given."""
+    return torch.cat([y0[:, None], after], dim=1)
+
+
+def _swapped(members: Members, y0: Tensor, bad: Tensor) -> tuple[Members, Tensor]:
+    """Return members and states, `(N, *S)`, with a good one's in the place of bad ones."""
+    if members.axes.numel() < 2:  # There is nobody to be swapped for.
+        return members, y0
+    rows = torch.arange(len(y0), device=y0.device)
+    rows = torch.where(bad, (~bad).int().argmax(), rows)
+    return members.take(rows), y0[rows]
 
 
 def _good(raw: Tensor, bad: Tensor) -> Tensor:

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from hybridgen.integrate.levels import ladder, next_level
 from hybridgen.integrate.members import Members
-from hybridgen.integrate.stepping import RHS, Tolerance, advance, finite_rows
+from hybridgen.integrate.stepping import RHS, Tolerance, advance, advance_again, finite_rows
 from hybridgen.integrate.tableaus import Tableau
 
 __all__ = ["Rule", "Step"]
 
 CHUNK = 64
+STIFF = 2**30
+LEAST_STIFF_STEPS = 256
 
 
 class Step(NamedTuple):
@@ -47,16 +49,33 @@ class Rule:
         tableau: The method, with an error estimate.
         tolerance: The error allowed.
         max_substeps: The highest level.
+        max_explicit: The highest level of members that cannot follow the batch, after which comes
+            the stiff method; `None` for `max_substeps`.
+        max_steps: The most substeps that a member may take in all; `None` for no limit.
+        again: Whether to take explicit steps again in the backward pass instead of keeping them.
     """
 
     tableau: Tableau
     tolerance: Tolerance
     max_substeps: int
+    max_explicit: int | None = None
+    max_steps: int | None = None
+    again: bool = False
 
     @property
     def stiff(self) -> int:
         """What stands for the level of a member for which none is high enough."""
-        return self.max_substeps + 1
+        return STIFF
+
+    @property
+    def highest(self) -> int:
+        """The highest level of members that cannot follow the batch."""
+        return self.max_substeps if self.max_explicit is None else self.max_explicit
+
+    @property
+    def stiff_steps(self) -> int:
+        """How many steps the stiff method may try in an interval."""
+        return max(self.max_substeps, LEAST_STIFF_STEPS)
 
     @cached_property
     def rungs(self) -> tuple[int, ...]:
@@ -96,10 +115,10 @@ class Rule:
         t0, t1 = members.time(i), members.time(i + 1)
         marks = [j / level for j in range(0, level, CHUNK)]
         times = [t0, *(t0 + (t1 - t0) * mark for mark in marks[1:]), t1]
-        errors = []
+        advanced, errors = advance_again if self.again else advance, []
         for j, (start, end) in enumerate(pairwise(times)):
             steps = min(CHUNK, level - j * CHUNK)
-            y, slope, error = advance(
+            y, slope, error = advanced(
                 rhs or members.rhs, self.tableau, start, end, y, k, steps, self.tolerance
             )
             if slope is None or error is None:

@@ -37,7 +37,7 @@ _DESCRIPTIONS = {
     Status.not_written: "not computed yet",
     Status.ok: "within tolerance at the steps of the batch",
     Status.retried: "within tolerance, at smaller steps than the batch for some intervals",
-    Status.max_steps: "not within tolerance at the largest number of substeps an interval",
+    Status.max_steps: "not within tolerance at the largest number of substeps",
     Status.diverged: "the state grew without bound",
     Status.nonfinite: "an input or the field is not a number",
     Status.error: "the computation raised an error",
@@ -50,7 +50,8 @@ class Solution:
     """Trajectories on the save grid, with a verdict on each member.
 
     Arguments:
-        y: The trajectories, with shape `(*B, T, *S)`; NaN after the last good time of a member.
+        y: The trajectories, with shape `(*B, T, *S)`; NaN after the last good time of a member,
+            and after its terminal event.
         status: A `Status` for each member, int8, with shape `(*B)`.
         t_reached: The last good time of each member, with shape `(*B)`; NaN where not even the
             initial state is finite.
@@ -58,6 +59,9 @@ class Solution:
         substeps: Substeps that the batch took in each interval, with shape `(T-1,)`. Given back
             to `solve` as `substeps=`, they make a run reproducible member by member.
         compiled: Whether a kernel integrated them.
+        t_event: When the first event of each member was, NaN where none, with shape `(*B)`; `None`
+            if none was looked for.
+        y_event: The states at these times, with shape `(*B, *S)`.
     """
 
     y: Tensor
@@ -66,6 +70,8 @@ class Solution:
     n_steps: Tensor
     substeps: Tensor
     compiled: bool = False
+    t_event: Tensor | None = None
+    y_event: Tensor | None = None
 
     @property
     def ok(self) -> Tensor:

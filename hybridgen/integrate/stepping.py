@@ -8,6 +8,11 @@ the interval is good where it is at most 1.
 
 Everything the solver knows of the field passes through `advance`: static shapes, no decision that
 depends on data, no write in place.
+
+Plain autograd keeps what every substep computed until the backward pass. `advance_again` keeps the
+state at the start alone; the backward pass takes the same steps once more before it goes back over
+them, so that the gradient is the same, the exact adjoint of the steps, at the price of one more
+forward pass (Training Deep Nets with Sublinear Memory Cost, 2016, arXiv:1604.06174).
 """
 
 from __future__ import annotations
@@ -18,10 +23,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from hybridgen.integrate.tableaus import Tableau
 
-__all__ = ["RHS", "Tolerance", "advance", "finite_rows", "rms"]
+__all__ = ["RHS", "Tolerance", "advance", "advance_again", "finite_rows", "rms"]
 
 SMALL = 8
 
@@ -159,3 +165,44 @@ def advance(
             worst = _error(tableau, tolerance, before, y, [*hk, k.detach() * h.detach()])
             error = worst if error is None else torch.maximum(error, worst)
     return y, k, error
+
+
+def advance_again(
+    rhs: RHS,
+    tableau: Tableau,
+    t0: Tensor,
+    t1: Tensor,
+    y: Tensor,
+    k: Tensor | None,
+    substeps: int,
+    tolerance: Tolerance | None = None,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Do what `advance` does, and again in the backward pass, which keeps only what is given here.
+
+    Inside a `torch.func` transform, for which nothing can be computed again, all is kept.
+
+    Arguments:
+        rhs: As for `advance`; called twice, it has to return the same.
+        tableau: The method.
+        t0: Start of the interval, with shape `()` or `(N,)`.
+        t1: End of the interval, shaped like `t0`.
+        y: State at `t0`, with shape `(N, *S)`.
+        k: Derivative at `t0`, with shape `(N, *S)`, or `None`.
+        substeps: How many equal steps to take.
+        tolerance: Scales the error.
+
+    Returns:
+        What `advance` returns.
+
+    Example:
+        >>> from hybridgen.integrate.tableaus import RK4
+        >>> rate, (t0, t1) = torch.tensor(1.0, requires_grad=True), torch.tensor([0.0, 1.0])
+        >>> y, *_ = advance_again(lambda t, y: -rate * y, RK4, t0, t1, torch.ones(1), None, 10)
+        >>> torch.autograd.grad(y.sum(), rate)
+        (tensor(-0.3679),)
+    """
+    given = rhs, tableau, t0, t1, y, k, substeps, tolerance
+    if not torch.is_grad_enabled() or torch._C._functorch.maybe_current_level() is not None:
+        return advance(*given)
+    # Without the state of random generators: a right-hand side that draws numbers is none.
+    return checkpoint(advance, *given, use_reentrant=False, preserve_rng_state=False)

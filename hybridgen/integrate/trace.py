@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hybridgen.integrate.events import Watch
 from hybridgen.integrate.members import Members
 from hybridgen.integrate.solution import Status
 
@@ -24,6 +25,8 @@ class Front(NamedTuple):
         k: Its derivative, with shape `(K, *S)`.
         level: The level at which each starts the next interval, where that is above the
             schedule's, with shape `(K,)`; `None` when nobody was repeated.
+        pace: The step that each stiff member would try next, as a fraction of the next interval,
+            with shape `(K,)`; `None` when nobody is stiff.
     """
 
     members: Members
@@ -31,12 +34,14 @@ class Front(NamedTuple):
     y: Tensor
     k: Tensor
     level: Tensor | None = None
+    pace: Tensor | None = None
 
     def take(self, rows: Tensor) -> Front:
         """Return the front of some of these members, numbered among these, with shape `(J,)`."""
         level = None if self.level is None else self.level[rows]
+        pace = None if self.pace is None else self.pace[rows]
         members = self.members.take(rows)
-        return Front(members, self.ids[rows], self.y[rows], self.k[rows], level)
+        return Front(members, self.ids[rows], self.y[rows], self.k[rows], level, pace)
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class Trace:
         n_steps: Substeps spent on each member, with shape `(N,)`.
         segments: Runs of save times between which no member was lost: the numbers of those
             there, `(K,)`, and their states, each `(K, *S)`.
+        watch: Who passed its event, if one is looked for.
     """
 
     y0: Tensor
@@ -57,19 +63,21 @@ class Trace:
     reached: Tensor
     n_steps: Tensor
     segments: list[tuple[Tensor, list[Tensor]]] = field(default_factory=list)
+    watch: Watch | None = None
 
     @classmethod
-    def begin(cls, y0: Tensor, times: int) -> Trace:
+    def begin(cls, y0: Tensor, times: int, watch: Watch | None = None) -> Trace:
         """Return the trace of a batch that has not moved; all members will reach the end."""
         status = y0.new_full((len(y0),), Status.ok, dtype=torch.int8)
         reached = y0.new_full((len(y0),), times - 1, dtype=torch.int64)
-        return cls(y0, status, reached, torch.zeros_like(reached))
+        return cls(y0, status, reached, torch.zeros_like(reached), watch=watch)
 
     def copy(self) -> Trace:
         """Return a trace to write in without touching this one."""
         segments = [(ids, list(states)) for ids, states in self.segments]
         status, reached, n_steps = self.status.clone(), self.reached.clone(), self.n_steps.clone()
-        return Trace(self.y0, status, reached, n_steps, segments)
+        watch = None if self.watch is None else self.watch.copy()
+        return Trace(self.y0, status, reached, n_steps, segments, watch)
 
     def save(self, ids: Tensor, y: Tensor) -> None:
         """Record the states of those on the way at the next save time, with shape `(K, *S)`."""

@@ -10,7 +10,8 @@ is inferred: states without data by a head of the encoder inside their declared 
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +86,8 @@ class HybridModel(nn.Module):
         self.noise, self.infer_x0 = noise, infer_x0
         self.config: dict[str, Any] = {}
         self.space = expert.space if expert else space
+        # every step of a field, kept for the backward pass, would take gigabytes
+        self.checkpoint: Literal["interval"] | None = "interval" if self.space else None
         self.params = expert.params if expert else ()
         self.inputs = expert.inputs if expert else inputs
         driven = len(self.inputs)
@@ -328,9 +331,8 @@ class HybridModel(nn.Module):
         """
         # tighter than the accuracy of any learnt field, looser than float32's rounding
         rtol, atol = 1e-5, 1e-6
-        return solve(
-            self.field, x0, t, latents, method=method, rtol=rtol, atol=atol, substeps=substeps
-        )
+        numerics = partial(solve, rtol=rtol, atol=atol, checkpoint=self.checkpoint)
+        return numerics(self.field, x0, t, latents, method=method, substeps=substeps)
 
     def reconstruct(self, batch: Batch, latents: Latents) -> Tensor:
         """Return the trajectory of the observed window by the training solver.

@@ -31,6 +31,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -306,9 +307,8 @@ class HybridVAE(APHYNITY):
         """Return the expert's own response from an initial state."""
         if isinstance(self.expert, ODEExpert):
             rtol, atol = 1e-5, 1e-6
-            return solve(
-                self.f_e, x0, t, latents, method=method, rtol=rtol, atol=atol, substeps=substeps
-            )
+            numerics = partial(solve, rtol=rtol, atol=atol, checkpoint=self.checkpoint)
+            return numerics(self.f_e, x0, t, latents, method=method, substeps=substeps)
         u = latents.u
         times = t.expand(len(x0), -1)
         along = None if u is None else torch.stack([u(v) for v in times.unbind(-1)], dim=1)

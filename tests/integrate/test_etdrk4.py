@@ -8,7 +8,7 @@ import torch
 from hybridgen.simulators import reaction_diffusion
 from torch import Size
 
-from hybridgen.errors import ShapeError
+from hybridgen.errors import ConfigError, ShapeError
 from hybridgen.integrate import Status, solve
 from hybridgen.integrate.diffusion import Diffusion, Fourier, Matrices
 from hybridgen.integrate.etdrk4 import etdrk4_rollout, phi
@@ -277,3 +277,49 @@ def test_waves_are_orthonormal_to_the_last_digit():
     """A roll-out goes to waves and back at every stage."""
     _, vectors = waves(64, 0.1)
     torch.testing.assert_close(vectors @ vectors.mT, torch.eye(64), rtol=0, atol=1e-13)
+
+
+# -- through the front door ---------------------------------------------------------------------
+
+
+def test_solve_takes_it_as_a_method():
+    z = torch.tensor([[0.1, 0.1, 0.005], [0.1, torch.nan, 0.004]])
+    y0, t = random(2, 2, 32, 32), torch.linspace(0, 1, 11)
+    steps = torch.tensor([40, *[3] * 9])
+    solution = solve(
+        reaction_diffusion.truth, y0, t, z, method="etdrk4", linear=SPECIES, substeps=steps
+    )
+    assert solution.status.tolist() == [Status.ok, Status.nonfinite]
+    assert solution.n_steps.tolist() == [67, 0]
+    assert torch.equal(solution.substeps, steps)
+    exact = solve(reaction_diffusion.truth, y0[:1], t, z[:1], rtol=1e-9, atol=1e-10)
+    assert float((solution.y[0] - exact.y[0]).abs().max()) < 5e-7
+    assert int(exact.n_steps) > 300
+
+
+def test_one_step_an_interval_unless_told_otherwise():
+    y0, a, t = random(2, 3, 8), random(2, 3, 1, seed=1), torch.linspace(0, 1, 3)
+    linear = Diffusion(lambda a: a, 0.1, axes=1)
+    solution = solve(ring, y0, t, a, method="etdrk4", linear=linear, batch_dims=2)
+    expected, _, _ = roll(ring, y0, t, a, linear=linear, axes=2)
+    torch.testing.assert_close(solution.y.reshape(expected.shape), expected, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "etdrk4"}, "linear is None, but 'etdrk4' needs .* linear=Diffusion"),
+        ({"method": "etdrk4", "linear": 0.1}, "linear is 0.1, but"),
+        ({"linear": Diffusion(0.1, 0.1)}, "'tsit5' has no use for it; write method='etdrk4'"),
+        ({"method": "grid_rk4", "linear": Diffusion(0.1, 0.1)}, "'grid_rk4' has no use"),
+        (
+            {"method": "etdrk4", "linear": Diffusion(0.1, 0.1), "max_steps": 9},
+            "max_steps is given, but 'etdrk4' takes the steps that it is told",
+        ),
+        ({"method": "etdrk5"}, "unknown method 'etdrk5', did you mean 'etdrk4'"),
+        ({"max_steps": 0}, "max_steps is 0"),
+    ],
+)
+def test_settings_that_do_not_go_together(change, message):
+    with pytest.raises(ConfigError, match=message):
+        solve(ring, random(2, 8), torch.linspace(0, 1, 3), 0.1, **change)

@@ -5,7 +5,8 @@ import torch
 
 from hybridgen import operators
 from hybridgen.integrate import Status, solve
-from hybridgen.integrate.kernel import compiler, kernel_for
+from hybridgen.integrate.building import compiler
+from hybridgen.integrate.kernel import kernel_for
 from hybridgen.integrate.members import Members
 from hybridgen.integrate.recording import UnrecordableError
 from hybridgen.integrate.stepping import Tolerance

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.autograd.graph import saved_tensors_hooks
 
 from hybridgen.augmentation import expert_augment
 from hybridgen.batch import Batch
@@ -9,7 +10,15 @@ from hybridgen.checkpoint import load_model, save_model
 from hybridgen.errors import DataError, UnsupportedError
 from hybridgen.expert import ODEExpert
 from hybridgen.integrate import solve
-from hybridgen.models import APHYNITY, OBJECTIVES, Convolutional, GlobalParameters, Residual
+from hybridgen.models import (
+    APHYNITY,
+    OBJECTIVES,
+    Convolutional,
+    GlobalParameters,
+    HybridVAE,
+    Latents,
+    Residual,
+)
 from hybridgen.models.weak import weak_fits
 from hybridgen.noise import GaussianNoise, LogNormalNoise
 from hybridgen.params import Param, State
@@ -215,6 +224,43 @@ def test_gaps_do_not_leak_into_the_answer(name):
 def test_fields_infer_no_initial_state():
     with pytest.raises(UnsupportedError, match="infers no initial fields"):
         APHYNITY(EXPERTS["field"], infer_x0=True)
+
+
+@pytest.mark.parametrize("decoder", ["rate", "output"])
+def test_fields_keep_few_states_for_the_backward_pass(decoder):
+    residual = Residual(hidden=(8,), constant=True)
+    model = HybridVAE(EXPERTS["field"], decoder=decoder, residual=residual, encoder=SMALL).double()
+    batch = simulate("field", n=4).to(model.state_sd)
+    model.bind(batch, 20)
+    model.substeps.fill_(4)
+    with torch.no_grad():
+        encoded = model.encode(batch)
+    latents = Latents(encoded.z_e.requires_grad_(), encoded.z_a.requires_grad_())
+    way, sources = model.expert_alone, [latents.z_e]
+    if model.residual is not None:
+        way, sources = model.reconstruct, [*latents[:2], *model.residual.parameters()]
+    assert model.checkpoint == "interval"
+    kept, gradients = {}, {}
+    for model.checkpoint in (None, "interval"):
+        found = {}
+
+        def pack(x, found=found):
+            found[x.untyped_storage().data_ptr()] = x
+            return x
+
+        with saved_tensors_hooks(pack, lambda x: x):
+            y = way(batch, latents)
+        kept[model.checkpoint] = sum(x.untyped_storage().nbytes() for x in found.values())
+        gradients[model.checkpoint] = torch.autograd.grad(y.square().sum(), sources)
+    assert kept[None] > {"rate": 100, "output": 5}[decoder] * kept["interval"]
+    for plain, again in zip(*gradients.values(), strict=True):
+        assert torch.equal(plain, again)
+
+
+def test_only_fields_take_their_steps_again():
+    for name, expert in EXPERTS.items():
+        model = APHYNITY(expert, encoder=SMALL)
+        assert model.checkpoint == ("interval" if expert.space else None), name
 
 
 def test_log_normal_scale_is_learned():
