@@ -30,6 +30,9 @@ WORTH = 1.0
 PER_INTERVAL, PER_NUMBER = 3e-4, 3e-8
 """What an interval takes without a kernel, in seconds: for any batch, and for each number."""
 
+CHECKED = 64
+"""How many members' first derivatives are compared with the field's."""
+
 _CALLS: ContextVar[int] = ContextVar("calls", default=1)
 
 
@@ -133,7 +136,8 @@ def _kernel(front: Front, rule: Rule) -> Kernel:
     _refuse_gradient(given)
     kernel = kernel_for(front.members, front.y, rule.tableau, rule.tolerance, rule.max_substeps)
     _refuse_gradient(kernel.constants)
-    if not _agree(kernel.slope(front.y), front.k):
+    some = torch.arange(min(len(front.ids), CHECKED))
+    if not _agree(kernel.take(some).slope(front.y[some]), front.k[some]):
         raise UnrecordableError("the kernel gives other derivatives than the field")
     return kernel
 

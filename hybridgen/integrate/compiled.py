@@ -37,9 +37,10 @@ def march_compiled(
     schedule = given or pick_schedule(front, intervals, rule, kernel)
     out = kernel.march(front.y, front.k, schedule)
     ids = front.ids
-    trace.reached[ids] = out.reached
-    trace.n_steps[ids] += out.spent
-    trace.status[ids] = out.status
+    everybody = slice(None) if len(ids) == len(trace.y0) else ids
+    trace.reached[everybody] = out.reached
+    trace.n_steps[everybody] += out.spent
+    trace.status[everybody] = out.status
     y = out.y
     if len(ids) < len(trace.y0):
         y = trace.y0.new_full((len(trace.y0), *out.y.shape[1:]), torch.nan)
@@ -50,7 +51,10 @@ def march_compiled(
     _take_over(
         front, again.nonzero()[:, 0], 0, y, schedule, replace(rule, max_explicit=None), trace
     )
-    left = (trace.reached[ids] == out.reached) & (out.status == Status.max_steps) & ~again
+    left = (out.status == Status.max_steps) & ~again
+    if not bool(left.any()):
+        return y, schedule
+    left &= trace.reached[ids] == out.reached
     for i in out.reached[left].unique().tolist():
         rows = (left & (out.reached == i)).nonzero()[:, 0]
         _take_over(front, rows, i, y, schedule, rule, trace, rule.stiff)
