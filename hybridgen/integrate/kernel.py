@@ -154,6 +154,7 @@ class Kernel:
             spent=torch.zeros(n, dtype=torch.int64),
             status=torch.zeros(n, dtype=torch.int8),
         )
+        self._library.expect(address(out.y), ctypes.c_int64(out.y.nbytes))
         out.y[:, 0] = y
         batch, _alive = self._batch(y, k, schedule)
         pointers = _Outcome(*map(address, out))

@@ -6,6 +6,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 typedef REAL real;
 enum { LANES = 64 / sizeof(real) };
@@ -107,4 +110,15 @@ static int64_t next_level(double error, int64_t level, const Batch& batch) {
     int64_t i = 0;
     while (i < batch.rungs - 1 && batch.ladder[i] < wanted) ++i;
     return batch.ladder[i];
+}
+
+// Ask the system for large pages where a large result will be written: it would spend longer on
+// handing out small ones than a kernel on filling them.
+extern "C" void expect(char* memory, int64_t bytes) {
+#ifdef MADV_HUGEPAGE
+    const uintptr_t page = 1 << 21;
+    const uintptr_t start = ((uintptr_t)memory + page - 1) / page * page;
+    const uintptr_t end = ((uintptr_t)memory + bytes) / page * page;
+    if (end > start) madvise((void*)start, end - start, MADV_HUGEPAGE);
+#endif
 }
