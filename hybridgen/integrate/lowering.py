@@ -303,7 +303,11 @@ class Lowering:
         before, name, start = self.array(x), self.declare(node), "nullptr"
         if bias is not None:
             vector, first, steps = strides(bias)
-            if vector.op != "constant" or bias.shape != w.shape[1:] or steps != [1]:
+            if (
+                vector.op != "constant"
+                or bias.shape != w.shape[1:]
+                or steps != [min(1, w.shape[1] - 1)]
+            ):
                 raise UnrecordableError("a layer whose bias differs between members")
             start = f"c + {self.offsets[vector.number] + first}"
         matrix, first, steps = strides(w)

@@ -61,7 +61,9 @@ def _no_draws():
 
 @pytest.mark.usefixtures("_no_draws")
 @pytest.mark.parametrize("substeps", [1, [1, 3, 2, 1, 2]])
-@pytest.mark.parametrize("widths", [(3, 2), (3, 5, 2), (3, 20, 33, 2), (3, 12, 12, 12, 12, 2)])
+@pytest.mark.parametrize(
+    "widths", [(3, 2), (3, 5, 2), (3, 20, 33, 2), (3, 12, 12, 12, 12, 2), (3, 90, 1)]
+)
 def test_a_hybrid_with_a_network(widths, substeps):
     """Layers written out, and layers as loops with a tape, and every activation."""
     network = _network(*widths)
