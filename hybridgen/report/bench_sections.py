@@ -248,6 +248,7 @@ def _bars(title: str, rows: Sequence[Row], ax: Axes) -> None:
     ax.bar_label(bars, ratios, padding=3, fontsize=7.5)
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.xaxis.set_minor_formatter("")
     ax.margins(x=0.15)
     ax.set_yticks(range(len(rows)), names, fontsize=8)
     ax.set_ylim(len(rows) - 0.4, -0.6)
