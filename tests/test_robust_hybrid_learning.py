@@ -16,7 +16,7 @@ from hybridgen.train import FitConfig, Stage, fit
 
 SIMULATOR = pendulum.simulator
 AUGMENTED = Stage(
-    "supervised", steps=1200, batch_size=100, learning_rate=2e-3, pool=2000, refresh=300
+    "supervised", steps=2400, batch_size=100, learning_rate=2e-3, pool=2000, refresh=300
 )
 
 
@@ -76,8 +76,7 @@ def test_s0_7_11_forecasts_outside_the_support(figures):
         for n in ("aphynity", "aphynity+")
     )
     assert after["ood"] <= before["ood"] - 2.0
-    # in support a training this short may lose a little
-    assert after["none"] <= before["none"] + 1.0
+    assert after["none"] <= before["none"] + 0.5
 
 
 def test_s0_7_12_parameters_outside_the_support(figures):

@@ -194,7 +194,8 @@ def test_stiff_members_go_on_by_the_method_for_them():
     exact = (rate**2 * torch.cos(t) + rate * torch.sin(t)) / (1 + rate**2)
     exact = exact + (1 - rate**2 / (1 + rate**2)) * torch.exp(-rate * t)
     assert float((fast.y[..., 0] - exact).abs().max()) < 1e-5
-    torch.testing.assert_close(fast.y, eager.y, rtol=1e-5, atol=1e-6)
+    # The others take the same steps; who is stiff is chased here, and crosses by Rodas5P there.
+    torch.testing.assert_close(fast.y[[0, 2]], eager.y[[0, 2]], rtol=1e-8, atol=1e-10)
 
 
 def test_a_kernel_knows_who_diverged_and_whose_field_is_no_number(device):
