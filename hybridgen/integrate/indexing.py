@@ -11,6 +11,8 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from operator import sub
 from typing import Any
 
 from hybridgen.integrate.recording import Node, UnrecordableError
@@ -280,11 +282,13 @@ def strides(view: Node) -> tuple[Node, int, list[int]]:
 def _flip(node: Node, index: Index) -> tuple[Node, Index]:
     dims = [d % len(node.shape) for d in node.args[1]]
     last = [size - 1 for size in node.shape]
-    entry = [
-        _mapped(i, lambda place, d=d: last[d] - place) if d in dims else i  # type: ignore[misc]
-        for d, i in enumerate(index)
-    ]
+    entry = [_mapped(i, partial(sub, last[d])) if d in dims else i for d, i in enumerate(index)]
     return node.args[0], tuple(entry)
+
+
+def _before(shift: int, size: int, place: int) -> int:
+    """Return what a periodic shift brings to a place."""
+    return (place - shift) % size
 
 
 def _roll(node: Node, index: Index) -> tuple[Node, Index]:
@@ -294,8 +298,7 @@ def _roll(node: Node, index: Index) -> tuple[Node, Index]:
         raise UnrecordableError("roll without dims is not known to the compiler")
     entry = list(index)
     for shift, dim in zip(shifts, dims, strict=True):
-        size = x.shape[dim]
-        entry[dim] = _mapped(entry[dim], lambda i, s=shift, n=size: (i - s) % n)  # type: ignore[misc]
+        entry[dim] = _mapped(entry[dim], partial(_before, shift, x.shape[dim]))
     return x, tuple(entry)
 
 
