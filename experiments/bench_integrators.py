@@ -3,7 +3,8 @@
 Pendulums and driven circuits on 101 times 0.1 s apart, fields of reaction and diffusion, circuits
 of which one in a hundred is stiff, and what one bad member costs the others. How it is measured is
 told by `hybridgen.experiments.benchmarking`, on what by `hybridgen.experiments.
-benchmarking_problems`. `--set device=cuda --set members=1000000` measures a GPU.
+benchmarking_problems`. `--set device=cuda --set members=1000000` measures a GPU, and
+what part of what it could do at most is reached.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from hybridgen.experiments.benchmarking import (
 )
 from hybridgen.experiments.benchmarking_peers import CONTESTANTS, entrants
 from hybridgen.experiments.benchmarking_problems import bad_members, make_problem
+from hybridgen.experiments.benchmarking_roofline import fractions
 
 from hybridgen.config import config
 from hybridgen.rundir import RunDir
@@ -126,7 +128,9 @@ def _speed(cfg: Config, work: str, dtype: str) -> list[Row]:
     target = cfg.target if dtype == "float64" else cfg.target_float32
     target = cfg.target_stiff if work == "stiff" else target
     who = entrants(problem, dtype, cfg.device, cfg.contestants)
-    return contest(who, _ruler(cfg), target, size=size, experiment=NAME, work=work, dtype=dtype)
+    same = {"experiment": NAME, "work": work, "dtype": dtype}
+    rows = contest(who, _ruler(cfg), target, size=size, **same)
+    return rows + fractions(rows, cfg.times)
 
 
 def _bad(cfg: Config, members: int) -> list[Row]:

@@ -117,7 +117,7 @@ def refine(
     parts = []
     for members in torch.arange(len(seen), device=seen.y.device).split(size):
         problem = _Problem(model, sigma, prior, _members(start, members), seen[members])
-        with repeated(2 * iterations):
+        with repeated(3 * iterations):
             parts.append(problem.solve(problem.start, iterations, tolerance))
     refined = _joined(parts)
     return refined if like.dtype == seen.y.dtype else _cast(refined, like)

@@ -11,17 +11,21 @@ after the last sample the outermost cubics go on, and the others keep their oute
 
 At a jump no method has an order, and one whose steps end there would see the value after it too
 soon. `before_jumps` puts one more save time in front of each, at which the steps end instead.
+
+Signals are called as torch functions are, so that a `TorchFunctionMode` sees them: what records a
+field takes the call for what it is, a number known at each time, and not for a search in a table.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from torch import Tensor
+from torch.overrides import wrap_torch_function
 
 from hybridgen.errors import DataError, ShapeError
 
@@ -29,6 +33,10 @@ __all__ = ["Held", "Pieces", "Signal", "before_jumps", "cubic", "hold", "linear"
 
 FEW = 64
 """Of how many pieces the right one is found by comparing with all: a kernel can do that."""
+
+
+def _asked(self: Any, t: Tensor) -> tuple[Tensor]:
+    return (t,)
 
 
 class Signal(NamedTuple):
@@ -42,13 +50,21 @@ class Signal(NamedTuple):
     knots: Tensor
     cubics: Tensor
 
+    @wrap_torch_function(_asked)
     def __call__(self, t: Tensor) -> Tensor:
         """Return the inputs at a time, a scalar or one for each system, with shape `(B, U)`."""
-        times = t.to(self.knots).expand(len(self.knots))[:, None].contiguous()
-        piece = torch.searchsorted(self.knots, times, right=True).sub(1).clamp_min(0)
-        dt = times - self.knots.gather(1, piece)
-        a = self.cubics[torch.arange(len(piece), device=piece.device), piece[:, 0]]
-        return a[:, 0] + dt * (a[:, 1] + dt * (a[:, 2] + dt * a[:, 3]))
+        return self.at(t.expand(len(self.knots))[:, None])[:, 0]
+
+    def at(self, times: Tensor) -> Tensor:
+        """Return the inputs at many times.
+
+        Arguments:
+            times: The times, with shape `(M,)`, or `(B, M)` for times of their own.
+
+        Returns:
+            The inputs, with shape `(B, M, U)`.
+        """
+        return _values(self.knots, self.knots, self.cubics, times)
 
 
 class Held(NamedTuple):
@@ -116,6 +132,7 @@ class Pieces(NamedTuple):
     knots: Tensor
     powers: Tensor
 
+    @wrap_torch_function(_asked)
     def __call__(self, t: Tensor) -> Tensor:
         """Return the inputs.
 
@@ -125,38 +142,41 @@ class Pieces(NamedTuple):
         Returns:
             The inputs, with shape `(*N, U)` or `(*B, U)`.
         """
-        times = t.to(self.starts)
-        find = self._compare if self.starts.shape[-1] <= FEW else self._search
-        knot, *powers = find(times, [self.knots[..., None], *self.powers.unbind(-2)])
-        total = powers[-1]
-        for power in reversed(powers[:-1]):
-            total = power + (times[..., None] - knot) * total
-        return total
+        if self.starts.shape[-1] <= FEW:
+            return self._compare(t.to(self.starts))
+        batch = self.starts.shape[:-1]
+        if not batch:
+            return self.at(t.reshape(-1)).reshape(*t.shape, -1)
+        return self.at(t.expand(batch)[..., None])[..., 0, :]
 
-    def _compare(self, t: Tensor, values: list[Tensor]) -> list[Tensor]:
-        """Return the values `(*B, K, U)` of the piece that holds t, by operations on all."""
+    def at(self, times: Tensor) -> Tensor:
+        """Return the inputs at many times.
+
+        Arguments:
+            times: The times, with shape `(M,)`, or `(*B, M)` for times of their own.
+
+        Returns:
+            The inputs, with shape `(*B, M, U)`.
+        """
+        return _values(self.starts, self.knots, self.powers, times)
+
+    def _compare(self, t: Tensor) -> Tensor:
+        """Return what a call does, by operations on all pieces."""
         last = torch.full_like(self.starts[..., :1], torch.inf)
         ends = torch.cat([self.starts[..., 1:], last], -1)
         here = ((t[..., None] >= self.starts) & (t[..., None] < ends))[..., None]
-        return [torch.where(here, value, 0.0).sum(-2) for value in values]
-
-    def _search(self, t: Tensor, values: list[Tensor]) -> list[Tensor]:
-        """Return the same by bisection."""
-        batch = self.starts.shape[:-1]
-        if not batch:
-            piece = torch.searchsorted(self.starts, t, right=True) - 1
-            return [value[piece] for value in values]
-        wide = t.expand(batch)[..., None].contiguous()
-        piece = torch.searchsorted(self.starts.contiguous(), wide, right=True) - 1
-        return [v.take_along_dim(piece[..., None], dim=-2)[..., 0, :] for v in values]
+        values = [self.knots[..., None], *self.powers.unbind(-2)]
+        knot, *powers = [torch.where(here, value, 0.0).sum(-2) for value in values]
+        return _horner(t[..., None] - knot, powers)
 
 
 def hold(t: Tensor, u: Tensor) -> Pieces:
     """Hold each sample until the next: a zero-order hold.
 
     The result is what `Simulator(inputs=...)` takes. In a field of your own, capture signals that
-    all members share, and pass signals of members' own through `args`. A kernel can be made of
-    up to 64 samples (`linear` has one piece more than samples). See `before_jumps`.
+    all members share, and pass signals of members' own through `args`. For kernels of
+    `"tsit5"`, these may have 1,024 numbers a member; for those of `"grid_rk4"`, captured signals
+    may have 64 pieces (`linear` has one more than samples). See `before_jumps`.
 
     Arguments:
         t: Times, strictly increasing, with shape `(T,)`, or `(*B, T)`.
@@ -274,6 +294,23 @@ def _checked(t: Tensor, u: Tensor, least: int) -> Tensor:
     if t.shape[-1] < least or not bool((t.diff() > 0).all()):
         raise DataError(f"inputs need {least} or more times, strictly increasing; sort them.")
     return t.to(u).expand(u.shape[:-1])
+
+
+def _values(starts: Tensor, knots: Tensor, powers: Tensor, times: Tensor) -> Tensor:
+    """Return pieces `(*B, K, P, U)` at times `(M,)` or `(*B, M)`, with shape `(*B, M, U)`."""
+    t = times.to(starts).expand(*starts.shape[:-1], -1).contiguous()
+    piece = torch.searchsorted(starts.contiguous(), t, right=True).sub(1).clamp_min(0)
+    dt = t - knots.gather(-1, piece)
+    found = powers.take_along_dim(piece[..., None, None], dim=-3)
+    return _horner(dt[..., None], list(found.unbind(-2)))
+
+
+def _horner(dt: Tensor, powers: list[Tensor]) -> Tensor:
+    """Return polynomials at `dt` from their coefficients, lowest power first."""
+    total = powers[-1]
+    for power in reversed(powers[:-1]):
+        total = power + dt * total
+    return total
 
 
 def _pieces(knots: Tensor, powers: Tensor) -> Pieces:

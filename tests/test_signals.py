@@ -87,6 +87,21 @@ def test_signals_of_systems_own(kind, count, shared):
         assert torch.equal(alone(0.7 * scale[i, j]), own[i, j])
 
 
+@pytest.mark.parametrize("count", [7, 200])
+@pytest.mark.parametrize("kind", [*KINDS, "spline"])
+@pytest.mark.parametrize("shared", [True, False])
+def test_many_times_at_once(kind, count, shared):
+    scale = torch.tensor([1.0, 0.5, 3.0])
+    t = torch.linspace(0, 3, count)
+    u = (scale[:, None] * t).sin()[..., None].repeat(1, 1, 2)
+    signal = spline(t, u) if kind == "spline" else KINDS[kind](t, u)
+    times = torch.cat([torch.linspace(-1, 4, 23), t]) * (1.0 if shared else scale[:, None])
+    found = signal.at(times)
+    assert found.shape == (3, 23 + count, 2)
+    for m in range(times.shape[-1]):
+        torch.testing.assert_close(found[:, m], signal(times[..., m]), rtol=1e-14, atol=1e-14)
+
+
 def test_gradients_reach_the_samples():
     t, x = torch.linspace(0, 1, 4), torch.tensor([0.1, 0.5, 1.2])
     u = torch.rand(4, 1, generator=torch.Generator().manual_seed(0)).requires_grad_()
@@ -114,7 +129,7 @@ def stepped(y0, rate, t):
 @pytest.mark.parametrize("method", ["tsit5", "grid_rk4"])
 @pytest.mark.parametrize("compile", [False, True])
 def test_steps_end_before_jumps(method, compile):
-    if compile and (compiler() is None or method != "tsit5"):
+    if compile and compiler() is None:
         pytest.skip("no kernels here")
     t, rate = torch.linspace(0, 4, 21), torch.linspace(0.5, 2, 6)[:, None]
     y0, signal = torch.ones(6, 1), hold(torch.arange(4.0), STEPS)

@@ -36,7 +36,7 @@ class Adjoint:
 
     Arguments:
         once: The body of `once_adjoint(p, c, q)`.
-        each: The body of `adjoint(t, y, l, q, c, w, ga, sums, tape, stride)`.
+        each: The body of `adjoint(t, y, l, q, c, d, w, ga, sums, tape, stride)`.
         hoisted: How many numbers `once_adjoint` prepares.
         sums: How many numbers are summed over members and steps.
         tape: How many numbers of each member are kept at every step.
@@ -67,8 +67,11 @@ def transpose(graph: Graph, members: Sequence[int], constants: Sequence[int]) ->
     inputs = [torch.rand(n.shape, dtype=n.dtype, generator=generator) for n in graph.inputs]
     result = graph.inputs[1]
     cotangent = torch.rand(result.shape, dtype=result.dtype, generator=generator)
+    answers = [torch.rand(n.shape, dtype=n.dtype, generator=generator) for n in graph.signals]
     for value in (*inputs, cotangent):
         recorder.add_input(value)
+    for node, value in zip(graph.signals, answers, strict=True):
+        recorder.add_signal(node.number, value)
     values = [v.detach() for v in graph.values]
     for value in values:
         recorder.node(value)
@@ -79,17 +82,23 @@ def transpose(graph: Graph, members: Sequence[int], constants: Sequence[int]) ->
             v.detach().requires_grad_() if i in constants else v for i, v in enumerate(values)
         ]
         sources = [*(given[i] for i in wanted), *(shared[i] for i in constants)]
-        out = _run(graph, given, shared)
+        out = _run(graph, given, answers, shared)
         found = torch.autograd.grad(out, sources, cotangent, allow_unused=True)
     nodes: list[Node | None] = [None if v is None else recorder.node(v) for v in found]
     return _Transposed(recorder.graph, members).write(nodes, len(wanted))
 
 
-def _run(graph: Graph, inputs: list[Tensor], constants: list[Tensor]) -> Tensor:
+def _run(
+    graph: Graph, inputs: list[Tensor], answers: list[Tensor], constants: list[Tensor]
+) -> Tensor:
     """Compute the derivative anew."""
     known: dict[int, Tensor] = {
         id(n): v
-        for nodes, values in ((graph.inputs, inputs), (graph.constants, constants))
+        for nodes, values in (
+            (graph.inputs, inputs),
+            (graph.signals, answers),
+            (graph.constants, constants),
+        )
         for n, v in zip(nodes, values, strict=True)
     }
     for node in graph.nodes:
@@ -174,7 +183,7 @@ class _Transposed(Lowering):
             return
         name = name_of(node)
         parts = [a for a in node.args if isinstance(a, Node)]
-        if node.op in ("input", "constant") or self.graph.members in node.shape:
+        if node.op in ("input", "constant", "signal") or self.graph.members in node.shape:
             raise UnrecordableError("the gradient of a constant is no sum over members")
         if any(self.graph.members in p.shape for p in parts):
             ends[id(node)] = self._outer(node) if name == "mm" else self._sum(node)

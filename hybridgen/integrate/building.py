@@ -10,7 +10,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -21,7 +21,7 @@ import torch
 from hybridgen.integrate.recording import UnrecordableError
 from hybridgen.integrate.tableaus import Tableau
 
-__all__ = ["REAL", "braced", "build", "compiler", "part", "preamble"]
+__all__ = ["REAL", "braced", "build", "compiler", "kept", "part", "preamble"]
 
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-trapping-math")
 SHARED = ("-shared", "-fPIC", "-Wl,-z,defs")
@@ -40,20 +40,23 @@ def compiler() -> str | None:
     return None
 
 
-def preamble(dtype: torch.dtype, tableau: Tableau, counts: Mapping[str, int]) -> str:
+def preamble(
+    dtype: torch.dtype, tableau: Tableau, counts: Mapping[str, int], vectors: str = "lanes.h"
+) -> str:
     """Return what stands before all else: the type of numbers, a method, and counts.
 
     Arguments:
         dtype: That of the state.
         tableau: The method.
         counts: Further names and their values.
+        vectors: What a vector of members is: `"lanes.h"`, or on a GPU `"thread.h"`.
     """
     stages = len(tableau.b)
     defined = {"REAL": REAL[dtype], "ORDER": float(tableau.order), "STAGES": stages, **counts}
     lines = [f"#define {name} {value}" for name, value in defined.items()]
     rows = [list(r) + [0.0] * (stages - len(r)) for r in tableau.a]
     tables = {"C": tableau.c, "B": tableau.b, "E": tableau.e or (0.0,), "A": rows}
-    lines.append(part("lanes.h"))
+    lines += [part(vectors), part("batch.h"), part("lookup.h")]
     for name, table in tables.items():
         size = f"[][{stages}]" if name == "A" else "[]"
         lines.append(f"static constexpr real TABLEAU_{name}{size} = {braced(table)};")
@@ -81,10 +84,7 @@ def build(text: str) -> ctypes.CDLL:
     found = compiler()
     if found is None:
         raise UnrecordableError("there is no C++ compiler here; install g++ or set CXX")
-    name = hashlib.sha256("\n".join([text, *FLAGS, found, _processor()]).encode()).hexdigest()
-    path = _folder() / f"{name}.so"
-    if not path.is_file():
-        _compile(found, text, path)
+    path = kept([text, *FLAGS, found, _processor()], ".so", lambda p: _compile(found, text, p))
     library = ctypes.CDLL(str(path))
     library.lanes.restype = ctypes.c_int64
     if hasattr(library, "pilot"):
@@ -92,21 +92,33 @@ def build(text: str) -> ctypes.CDLL:
     return library
 
 
+def kept(parts: Sequence[str], suffix: str, make: Callable[[Path], None]) -> Path:
+    """Return a file in the user's cache folder, made unless it is there.
+
+    Arguments:
+        parts: All that it depends on.
+        suffix: How its name ends.
+        make: Writes it to the path that it is given.
+    """
+    path = _folder() / f"{hashlib.sha256(chr(10).join(parts).encode()).hexdigest()}{suffix}"
+    if not path.is_file():
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            made = Path(folder) / f"field{suffix}"
+            make(made)
+            os.replace(made, path)  # at once, so that another process never sees half a file
+    return path
+
+
 def _compile(found: str, text: str, path: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        source, built = Path(folder) / "field.cpp", Path(folder) / "field.so"
-        source.write_text(text)
-        command = [found, *FLAGS, str(source), *SHARED, "-o", str(built), "-lm"]
-        # An older C library lacks some vector functions, and others have none.
-        tries = [
-            subprocess.run([*command, *more], capture_output=True, text=True, check=False)
-            for more in (["-DVECTOR_MATHS"],)
-        ]
-        if tries[0].returncode:
-            tries.append(subprocess.run(command, capture_output=True, text=True, check=False))
-        if tries[-1].returncode:
-            raise UnrecordableError(f"{found} failed: {tries[-1].stderr.strip()[:500]}")
-        os.replace(built, path)  # at once, so that another process never sees half a file
+    source = path.with_suffix(".cpp")
+    source.write_text(text)
+    command = [found, *FLAGS, str(source), *SHARED, "-o", str(path), "-lm"]
+    # An older C library lacks some vector functions, and others have none.
+    for more in (["-DVECTOR_MATHS"], []):
+        tried = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
+        if not tried.returncode:
+            return
+    raise UnrecordableError(f"{found} failed: {tried.stderr.strip()[:500]}")
 
 
 @cache

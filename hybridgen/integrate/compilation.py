@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hybridgen.errors import ConfigError, UnsupportedError
+from hybridgen.integrate import nvrtc
 from hybridgen.integrate.building import compiler
 from hybridgen.integrate.differentiable import roll_compiled
 from hybridgen.integrate.kernel import Kernel, kernel_for
@@ -27,8 +28,11 @@ Compile = bool | Literal["auto"]
 
 WORTH = 1.0
 """From how many seconds on, about as long as a compiler takes, a kernel repays it."""
-PER_INTERVAL, PER_NUMBER = 3e-4, 3e-8
-"""What an interval takes without a kernel, in seconds: for any batch, and for each number."""
+COSTS = {"cpu": (3e-4, 3e-8), "cuda": (5e-4, 6e-10)}
+"""What an interval takes without a kernel, in seconds: for any batch, and for each number.
+
+On a GPU these are estimates: a hundred launches of 5 us, and as many passes through its memory.
+"""
 
 CHECKED = 64
 """How many members' first derivatives are compared with the field's."""
@@ -54,10 +58,14 @@ def repeated(calls: int) -> Iterator[None]:
         _CALLS.reset(token)
 
 
-def _repays(numbers: int, intervals: int) -> bool:
+def _repays(numbers: int, intervals: int, device: str) -> bool:
     """Return whether there is a compiler and a batch, in all its repetitions, is worth it."""
-    seconds = _CALLS.get() * intervals * (PER_INTERVAL + PER_NUMBER * numbers)
-    return seconds > WORTH and compiler() is not None
+    if device not in COSTS:
+        return False
+    each, number = COSTS[device]
+    seconds = _CALLS.get() * intervals * (each + number * numbers)
+    found = compiler if device == "cpu" else nvrtc.compiler
+    return seconds > WORTH and found() is not None
 
 
 def check_compile(compile: Compile) -> Compile:
@@ -88,7 +96,7 @@ def choose(compile: Compile, front: Front, intervals: int, rule: Rule) -> Kernel
     """
     if compile is False or not intervals or not len(front.ids):
         return None
-    if compile == "auto" and not _repays(front.y.numel(), intervals):
+    if compile == "auto" and not _repays(front.y.numel(), intervals, front.y.device.type):
         return None
     try:
         return _kernel(front, rule)
@@ -108,7 +116,9 @@ def choose_roll(compile: Compile, y0: Tensor, intervals: int) -> Roll:
     """
     if compile is False or not y0.numel() or not intervals:
         return steps
-    if compile == "auto" and not _repays(y0.numel(), intervals):
+    if compile == "auto" and y0.device.type != "cpu":
+        return steps  # kernels with gradients are for CPUs
+    if compile == "auto" and not _repays(y0.numel(), intervals, "cpu"):
         return steps
 
     def roll(members: Members, y: Tensor, tableau: Tableau, schedule: Sequence[int]) -> Tensor:
@@ -136,7 +146,7 @@ def _kernel(front: Front, rule: Rule) -> Kernel:
     _refuse_gradient(given)
     kernel = kernel_for(front.members, front.y, rule.tableau, rule.tolerance, rule.max_substeps)
     _refuse_gradient(kernel.constants)
-    some = torch.arange(min(len(front.ids), CHECKED))
+    some = torch.arange(min(len(front.ids), CHECKED), device=front.ids.device)
     if not _agree(kernel.take(some).slope(front.y[some]), front.k[some]):
         raise UnrecordableError("the kernel gives other derivatives than the field")
     return kernel

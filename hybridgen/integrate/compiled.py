@@ -103,7 +103,8 @@ def _take_over(
     members, ids, start = front.members.take(rows), front.ids[rows], y[front.ids[rows], i]
     k = members.rhs(members.time(i).to(start.dtype), start)
     watch = None if trace.watch is None else trace.watch.take(ids)
-    alone, everybody = Trace.begin(start, len(schedule) + 1, watch), torch.arange(len(ids))
+    everybody = torch.arange(len(ids), device=ids.device)
+    alone = Trace.begin(start, len(schedule) + 1, watch)
     if watch is not None:
         watch.start(members, everybody, i, start)
     alone.save(everybody, start)

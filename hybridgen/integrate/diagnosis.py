@@ -17,15 +17,20 @@ from hybridgen.integrate.solution import Status
 from hybridgen.integrate.stepping import RHS, finite_rows
 from hybridgen.integrate.trace import Front
 
-__all__ = ["blown_up", "reason"]
+__all__ = ["blown_up", "growth_limit", "peak", "reason"]
 
 GROWTH_LIMIT = 1e6
 
 
-def _peak(y: Tensor) -> Tensor:
+def peak(y: Tensor) -> Tensor:
     """Return the largest absolute component of each member, NaN aside, `(N,)` for `(N, *S)`."""
     size = y.abs().reshape(len(y), math.prod(y.shape[1:]))
     return torch.where(torch.isnan(size), 0.0, size).amax(dim=1)
+
+
+def growth_limit(start: Tensor) -> Tensor:
+    """Return how large members may become, `(N,)`, by their initial states, `(N, *S)`."""
+    return GROWTH_LIMIT * (1.0 + peak(start))
 
 
 def blown_up(y: Tensor, start: Tensor) -> Tensor:
@@ -42,7 +47,7 @@ def blown_up(y: Tensor, start: Tensor) -> Tensor:
         >>> blown_up(torch.tensor([[2.0], [1e9], [torch.nan]]), torch.ones(3, 1))
         tensor([False,  True, False])
     """
-    return _peak(y) > GROWTH_LIMIT * (1.0 + _peak(start))
+    return peak(y) > growth_limit(start)
 
 
 class _Watch:
@@ -55,7 +60,7 @@ class _Watch:
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
         k = self._rhs(t, y)
-        overflow = blown_up(y, self._start) | ~finite_rows(y) | torch.isinf(_peak(k))
+        overflow = blown_up(y, self._start) | ~finite_rows(y) | torch.isinf(peak(k))
         self.nan |= ~finite_rows(k) & ~overflow & ~self.seen
         self.seen |= ~finite_rows(k)
         return k
@@ -79,7 +84,7 @@ def reason(front: Front, i: int, level: int, rule: Rule, start: Tensor) -> Tenso
     known = finite_rows(front.k)
     step = rule.cross(front.members, i, front.y, front.k, level, watch)
     stays = known & finite_rows(step.y) & ~watch.seen & ~blown_up(step.y, start)
-    field_nan = torch.where(known, watch.nan, ~torch.isinf(_peak(front.k)))
+    field_nan = torch.where(known, watch.nan, ~torch.isinf(peak(front.k)))
     field_nan = field_nan & ~blown_up(front.y, start)
     status = torch.where(field_nan, int(Status.nonfinite), int(Status.diverged))
     return torch.where(stays, int(Status.max_steps), status).to(torch.int8)

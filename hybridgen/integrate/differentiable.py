@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -19,12 +20,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hybridgen.integrate.adjoint import Adjoint, transpose
-from hybridgen.integrate.building import REAL, build, part, preamble
-from hybridgen.integrate.kernel import address, joined, recorded
+from hybridgen.integrate.building import REAL, braced, build, part, preamble
+from hybridgen.integrate.kernel import address, joined
 from hybridgen.integrate.lowering import lower
 from hybridgen.integrate.members import Members
 from hybridgen.integrate.recording import Graph, UnrecordableError, tensors
 from hybridgen.integrate.tableaus import Tableau
+from hybridgen.integrate.tables import apart, fractions, recorded, tabulated
 
 __all__ = ["roll_compiled"]
 
@@ -33,8 +35,8 @@ TAPE = 2**19
 """How many numbers of a tape are filled before they are multiplied: about what a cache holds."""
 
 ADJOINT = (
-    "V t, const V* y, const V* l, const V* q, const real* c, V* w, V* ga, V* sums, real* tape, "
-    "int64_t stride"
+    "V t, const V* y, const V* l, const V* q, const real* c, const V* d, V* w, V* ga, V* sums, "
+    "real* tape, int64_t stride"
 )
 
 
@@ -61,12 +63,18 @@ def roll_compiled(
         raise UnrecordableError(f"a state has {y0[0].numel()} numbers, too many for a rollout")
     if torch.is_grad_enabled() and members.t.requires_grad:
         raise UnrecordableError("a gradient of the times is wanted; kernels have none")
-    graph = recorded(members, y0)
-    own = members.own()
+    graph = recorded(members, y0, beforehand=True)
+    own, signals = apart(members)
+    asked = [signals[node.number] for node in graph.signals]
+    if _tracked([v for signal in asked for v in signal]):
+        raise UnrecordableError("a gradient of an input's samples is wanted; kernels have none")
     ours, shared = _tracked(own), _tracked(graph.values)
     tracked = bool(ours or shared or _tracked([y0]))
     program = _program(graph, tableau, y0.dtype, ours, shared, tracked)
     plan = _Plan(program, members.t, list(schedule), y0.shape, own, graph.values)
+    if asked:
+        rows = torch.arange(plan.padded).clamp(max=len(y0) - 1)
+        plan.drive = tabulated(asked, members, tableau, schedule, rows).to(y0.dtype)
     wanted = [own[i] for i in ours] + [graph.values[i] for i in shared]
     return _Roll.apply(plan, y0, *wanted)[:, 1:]
 
@@ -100,7 +108,8 @@ def _program(
     if key not in _PROGRAMS:
         if not tableau.a or len(tableau.b) != STAGES:
             raise UnrecordableError(f"rollouts by {tableau.name}")
-        source = lower(graph)
+        source, places = lower(graph), fractions(tableau)
+        points = [places.index(c) for c in (0.0, *tableau.c)]
         adjoint = Adjoint("", "", 0, 0, 0)
         if tracked:
             adjoint = transpose(graph, [i + 2 for i in members], constants)
@@ -110,11 +119,14 @@ def _program(
             "HOISTED": source.hoisted,
             "HOISTED_ADJOINT": adjoint.hoisted,
             "SUMS": adjoint.sums,
+            "SIGNALS": sum(math.prod(n.shape[1:]) for n in graph.signals),
+            "POINTS": len(places) - 1,
         }
         once = "INLINE void {}(const V* p, const real* c, V* q) {{\n{}\n}}"
-        head = "INLINE void field(V t, const V* y, const V* q, const real* c, V* k)"
+        head = "INLINE void field(V t, const V* y, const V* q, const real* c, const V* d, V* k)"
         text = [
             preamble(dtype, tableau, counts),
+            f"static constexpr int POINT[] = {braced(points)};",
             part("rollout.cpp"),
             once.format("once", source.once),
             once.format("once_adjoint", adjoint.once),
@@ -129,7 +141,7 @@ class _Run(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("members", "times", "own_times", "padded")),
         *((name, ctypes.c_void_p) for name in ("t", "y0", "p", "c", "schedule", "before")),
-        ("stages", ctypes.c_void_p),
+        *((name, ctypes.c_void_p) for name in ("drive", "stages")),
     )
 
 
@@ -141,7 +153,8 @@ class _Plan:
         t: Save times, with shape `(T,)` or `(N, T)`.
         schedule: Substeps of each interval.
         shape: That of the initial states, `(N, *S)`.
-        own: The arguments of members.
+        own: The arguments of members, without signals; what these are is in `drive`, with shape
+            `(POINTS * steps + 1, SIGNALS, padded)`.
         shared: The tensors that all members share.
     """
 
@@ -160,6 +173,7 @@ class _Plan:
         self.padded = -(-shape[0] // lanes) * lanes
         self.before = [0, *itertools.accumulate(schedule)]
         self.t = t
+        self.drive = t.new_empty(0)
 
     def bind(self, y0: Tensor, stages: Tensor | None) -> tuple[_Run, list[Tensor]]:
         """Return the arguments of the library, and the tensors that must outlive the call."""
@@ -168,7 +182,7 @@ class _Plan:
         p = joined([v.reshape(count, -1) for v in self.own], 1, dtype)
         c = joined([v.reshape(-1) for v in self.shared], 0, dtype)
         steps = [torch.tensor(v, dtype=torch.int64) for v in (self.schedule, self.before)]
-        alive = [t, y0.detach().contiguous(), p, c, *steps]
+        alive = [t, y0.detach().contiguous(), p, c, *steps, self.drive]
         sizes = count, t.shape[-1], int(t.ndim > 1), self.padded
         last = None if stages is None else address(stages)
         return _Run(*sizes, *map(address, alive), last), alive

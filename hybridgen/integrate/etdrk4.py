@@ -41,8 +41,7 @@ from torch import Tensor
 
 from hybridgen.integrate.diffusion import Diffusion
 from hybridgen.integrate.members import Members
-from hybridgen.integrate.rollout import _good, _like, _records, _status
-from hybridgen.integrate.solution import Status
+from hybridgen.integrate.verdicts import judged
 
 __all__ = ["etdrk4_rollout", "phi"]
 
@@ -136,15 +135,7 @@ def etdrk4_rollout(
         >>> etdrk4_rollout(members, y0, bad, linear, [1])[0][0, 1]
         tensor([0.2000, 0.2000, 0.2000, 0.2000, 0.2000])
     """
-    raw = _roll(members, y0, bad, linear, schedule)
-    good = _good(raw, bad)
-    reached = good.sum(dim=1) - 1
-    status = _status(raw, reached, bad)
-    if _records(raw) and bool((status != Status.ok).any()):
-        lost = reached < len(schedule)
-        again = _roll(members, y0, lost, linear, schedule)
-        raw = torch.where(_like(lost, raw), raw.detach(), again)
-    return torch.where(_like(good, raw), raw, torch.nan), status, reached
+    return judged(lambda some: _roll(members, y0, some, linear, schedule), bad)
 
 
 def _roll(

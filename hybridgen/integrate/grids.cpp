@@ -175,6 +175,8 @@ INLINE real time_of(const Batch& batch, int64_t m, int64_t i) {
 
 static void march_one(Grid& g, const Batch& batch, int64_t m, const Outcome& out) {
     prepare(g, batch, m);
+    const real* start = batch.y0 + m * STATES;
+    memcpy(out.y + m * batch.times * STATES, start, STATES * sizeof(real));
     int64_t level = 1;
     for (int64_t i = 0; i + 1 < batch.times; ++i) {
         const real t0 = time_of(batch, m, i), length = time_of(batch, m, i + 1) - t0;

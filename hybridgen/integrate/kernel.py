@@ -1,99 +1,75 @@
-"""Compile a field to a C++ kernel that integrates whole trajectories, and call it.
+"""Compile a field to a kernel that integrates whole trajectories, and call it.
 
 The kernel marches a few members at a time, all in vector registers, from the first save time to
-the last, so that neither a call of Python nor a trip to memory comes between two steps. It takes
-fields that `recording` and `lowering` can express, on a CPU, where no gradient is wanted.
-Compiled kernels are kept in the process, and as files in the user's cache folder.
+the last, so that neither a call of Python nor a trip to memory comes between two steps; on a GPU,
+a thread does so with each member. It takes fields that `recording` and `lowering` can express,
+where no gradient is wanted. Compiled kernels are kept in the process, and as files in the user's
+cache folder.
 """
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hybridgen.integrate.building import REAL, braced, build, compiler, part, preamble
+from hybridgen.integrate.gpu import Threads
 from hybridgen.integrate.levels import ladder
 from hybridgen.integrate.lowering import Source, lower
 from hybridgen.integrate.members import Members
-from hybridgen.integrate.recording import MEMBERS, Graph, UnrecordableError, record
+from hybridgen.integrate.nvrtc import Module, assemble
+from hybridgen.integrate.programs import Batch, Program, Trajectories, Vectors, address
+from hybridgen.integrate.recording import Graph, UnrecordableError
 from hybridgen.integrate.rule import Step
 from hybridgen.integrate.stepping import Tolerance, rms
 from hybridgen.integrate.tableaus import Tableau
+from hybridgen.integrate.tables import recorded
 
-__all__ = ["Kernel", "Trajectories", "address", "joined", "kernel_for", "recorded"]
+__all__ = ["Kernel", "Trajectories", "address", "joined", "kernel_for"]
+
+LONG = 100
+"""From how many lines on a field is a function apart on a GPU, as with a layer; see thread.h."""
 
 LARGEST = 64
 """How many components a state may have, and how many numbers it has at most if it is no grid."""
-
-
-class Trajectories(NamedTuple):
-    """What a kernel returns.
-
-    Arguments:
-        y: States, with shape `(N, T, S)`, NaN after the last good time.
-        reached: The last good save time of each, as an index, with shape `(N,)`.
-        spent: Substeps spent on each, with shape `(N,)`.
-        status: The `Status` of each, int8, with shape `(N,)`; `max_steps` where another method
-            should be tried.
-    """
-
-    y: Tensor
-    reached: Tensor
-    spent: Tensor
-    status: Tensor
-
-
-class _Batch(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in ("members", "times", "own_times")),
-        *((name, ctypes.c_int64) for name in ("max_substeps", "rungs")),
-        *((name, ctypes.c_void_p) for name in ("t", "y0", "k0", "p", "c", "rtol", "atol")),
-        *((name, ctypes.c_void_p) for name in ("schedule", "ladder")),
-    )
-
-
-class _Outcome(ctypes.Structure):
-    _fields_ = tuple((name, ctypes.c_void_p) for name in ("y", "reached", "spent", "status"))
 
 
 class Kernel:
     """A compiled field with the arguments of some members.
 
     Arguments:
-        library: The compiled field.
+        program: The compiled field.
         members: The members.
         graph: What was recorded of their field.
         tolerance: The error allowed.
         max_substeps: The highest level.
-        state: The shape of a state, `S`.
-        dtype: Its dtype.
+        like: A state, of shape `S`: that of each has its dtype and device.
     """
 
     def __init__(
         self,
-        library: ctypes.CDLL,
+        program: Program,
         members: Members,
         graph: Graph,
         tolerance: Tolerance,
         max_substeps: int,
-        state: torch.Size,
-        dtype: torch.dtype,
+        like: Tensor,
     ) -> None:
-        self._library = library
+        self._program = program
         self._members, self._graph, self._tolerance = members, graph, tolerance
-        self._max_substeps, self._state, self._dtype = max_substeps, state, dtype
-        self._constants = joined([v.reshape(-1) for v in graph.values], 0, dtype)
-        bounds = (tolerance.rtol, tolerance.atol)
+        self._max_substeps, self._like = max_substeps, like
+        self._constants = joined([v.reshape(-1) for v in graph.values], 0, like.dtype, like.device)
         self._bounds = [
-            torch.as_tensor(b, dtype=dtype).expand(state).contiguous().flatten() for b in bounds
+            torch.as_tensor(b).to(like).expand(like.shape).contiguous().flatten()
+            for b in (tolerance.rtol, tolerance.atol)
         ]
-        self._ladder = torch.tensor(ladder(max_substeps), dtype=torch.int64)
-        self._own = self._arguments(members)
+        self._ladder = self._whole(ladder(max_substeps))
+        axes = members.axes
+        own = [v.reshape(axes.numel(), v.shape[len(axes) :].numel()) for v in members.own()]
+        self._own = self._laid(joined(own, 1, like.dtype, like.device))
 
     @property
     def constants(self) -> list[Tensor]:
@@ -103,38 +79,33 @@ class Kernel:
     def take(self, rows: Tensor) -> Kernel:
         """Return the kernel of some of these members, with shape `(J,)`."""
         return Kernel(
-            self._library,
+            self._program,
             self._members.take(rows),
             self._graph,
             self._tolerance,
             self._max_substeps,
-            self._state,
-            self._dtype,
+            self._like,
         )
 
     def slope(self, y: Tensor) -> Tensor:
         """Return the derivative of states `(N, *S)` at the first time, with their shape."""
-        y, k = y.contiguous(), torch.empty_like(y, memory_format=torch.contiguous_format)
+        y = self._laid(y)
+        k = torch.empty_like(y)
         batch, _alive = self._batch(y, y, [])
-        self._library.slope(ctypes.byref(batch), address(k))
-        return k
+        self._program.slope(batch, k)
+        return self._found(k)
 
     def cross(self, i: int, y: Tensor, k: Tensor, level: int) -> Step:
         """Advance all members over one interval at one level; see `Rule.cross`."""
-        y, k = y.clone(memory_format=torch.contiguous_format), k.clone().contiguous()
-        error = torch.empty(len(y), dtype=y.dtype)
+        error, y, k = y.new_empty(len(y)), self._laid(y).clone(), self._laid(k).clone()
         batch, _alive = self._batch(y, k, [])
-        numbers = ctypes.c_int64(i), ctypes.c_int64(level)
-        where = map(address, (y, k, error))
-        self._library.cross_interval(ctypes.byref(batch), *numbers, *where)
-        return Step(y, k, error)
+        self._program.cross(batch, i, level, y, k, error)
+        return Step(self._found(y), self._found(k), error)
 
     def pilot(self, y: Tensor, k: Tensor) -> list[int]:
         """Return the level of each interval, as long as all members, `(N, *S)`, can follow."""
-        intervals = self._members.t.shape[-1] - 1
-        levels = torch.ones(intervals, dtype=torch.int64)
-        batch, _alive = self._batch(y.contiguous(), k.contiguous(), [])
-        return levels[: self._library.pilot(ctypes.byref(batch), address(levels))].tolist()
+        batch, _alive = self._batch(self._laid(y), self._laid(k), [])
+        return self._program.pilot(batch, y.device)
 
     def march(self, y: Tensor, k: Tensor, schedule: Sequence[int]) -> Trajectories:
         """Take all members to the end of the grid.
@@ -147,46 +118,38 @@ class Kernel:
         Returns:
             Where they came to.
         """
-        n, y, k = len(y), y.contiguous(), k.contiguous()
+        n, each = len(y), (len(schedule) + 1, *self._like.shape)
         out = Trajectories(
-            y=torch.empty(n, len(schedule) + 1, *self._state, dtype=self._dtype),
-            reached=torch.zeros(n, dtype=torch.int64),
-            spent=torch.zeros(n, dtype=torch.int64),
-            status=torch.zeros(n, dtype=torch.int8),
+            y=y.new_empty((*each, n) if self._program.members_last else (n, *each)),
+            reached=y.new_zeros(n, dtype=torch.int64),
+            spent=y.new_zeros(n, dtype=torch.int64),
+            status=y.new_zeros(n, dtype=torch.int8),
         )
-        self._library.expect(address(out.y), ctypes.c_int64(out.y.nbytes))
-        out.y[:, 0] = y
-        batch, _alive = self._batch(y, k, schedule)
-        pointers = _Outcome(*map(address, out))
+        batch, _alive = self._batch(self._laid(y), self._laid(k), schedule)
+        self._program.march(batch, out, schedule)
+        return out._replace(y=self._found(out.y))
 
-        def part(first: int, last: int) -> None:
-            # ctypes lets go of the interpreter's lock while the kernel runs.
-            ends = ctypes.c_int64(first), ctypes.c_int64(last)
-            self._library.march(ctypes.byref(batch), ctypes.byref(pointers), *ends)
+    def _laid(self, x: Tensor) -> Tensor:
+        """Return numbers of members, `(N, ...)`, as they have to be in memory."""
+        return (x.movedim(0, -1) if self._program.members_last else x).contiguous()
 
-        threads = torch.get_num_threads()
-        lanes = int(self._library.lanes())
-        blocks = -(-n // lanes)
-        if threads == 1 or blocks < 4 * threads:
-            part(0, n)
-            return out
-        size = lanes * -(-blocks // (4 * threads))
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(lambda a: part(a, min(a + size, n)), range(0, n, size)))
-        return out
+    def _found(self, x: Tensor) -> Tensor:
+        """Return numbers that are so in memory as `(N, ...)`."""
+        return x.movedim(-1, 0) if self._program.members_last else x
 
-    def _arguments(self, members: Members) -> Tensor:
-        own = members.own()
-        count = members.axes.numel()
-        return joined([v.reshape(count, -1) for v in own], 1, self._dtype)
+    def _whole(self, numbers: Sequence[int]) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.int64, device=self._like.device)
 
-    def _batch(self, y: Tensor, k: Tensor, schedule: Sequence[int]) -> tuple[_Batch, list[Tensor]]:
-        """Return the arguments of the library, and the tensors that must outlive the call."""
-        t = self._members.t.to(self._dtype).contiguous()
-        steps = torch.tensor(schedule, dtype=torch.int64)
-        alive = [t, y, k, self._own, self._constants, *self._bounds, steps, self._ladder]
-        sizes = len(y), t.shape[-1], int(t.ndim > 1), self._max_substeps, len(self._ladder)
-        return _Batch(*sizes, *map(address, alive)), alive
+    def _batch(self, y: Tensor, k: Tensor, schedule: Sequence[int]) -> tuple[Batch, list[Tensor]]:
+        """Return the arguments of the program, and the tensors that must outlive the call."""
+        times = self._members.t.to(self._like)
+        own = times.ndim > 1
+        t = self._laid(times) if own else times.contiguous()
+        alive = [t, y, k, self._own, self._constants, *self._bounds]
+        alive += [self._whole(schedule), self._ladder]
+        count = self._members.axes.numel()
+        sizes = count, times.shape[-1], int(own), self._max_substeps, len(self._ladder)
+        return Batch(*sizes, *map(address, alive)), alive
 
 
 def kernel_for(
@@ -204,35 +167,39 @@ def kernel_for(
     Raises:
         UnrecordableError: If the field cannot be compiled, with the reason.
     """
-    if y0.device.type != "cpu" or y0.dtype not in REAL or tolerance.norm is not rms:
-        raise UnrecordableError("kernels are for real states on a CPU with the usual norm")
-    if compiler() is None:
+    if y0.dtype not in REAL or y0.device.type not in ("cpu", "cuda") or tolerance.norm is not rms:
+        raise UnrecordableError("kernels are for real states on a CPU or GPU with the usual norm")
+    if y0.device.type == "cpu" and compiler() is None:
         raise UnrecordableError("there is no C++ compiler here; install g++ or set CXX")
-    graph = recorded(members, y0)
-    library = _LIBRARIES.get((graph.key, tableau.name))
-    if library is None:
+    graph = recorded(members, y0, beforehand=False)
+    key = graph.key, tableau.name, y0.device
+    if key not in _LIBRARIES:
         grid = y0.ndim > 2 and y0[0].numel() > LARGEST
         source = lower(graph, grid, clock=not grid)
         if source.states > LARGEST:
             raise UnrecordableError(f"a state has {source.states} components")
-        library = build(_text(source, tableau, y0.dtype))
-        _LIBRARIES[graph.key, tableau.name] = library
-    return Kernel(library, members, graph, tolerance, max_substeps, y0.shape[1:], y0.dtype)
+        _LIBRARIES[key] = _program(source, tableau, y0.dtype, y0.device)
+    return Kernel(_LIBRARIES[key], members, graph, tolerance, max_substeps, y0[0])
 
 
-_LIBRARIES: dict[Any, ctypes.CDLL] = {}
+_LIBRARIES: dict[Any, Program] = {}
 
 
-def recorded(members: Members, y0: Tensor) -> Graph:
-    """Return what was recorded of the field of some members, with states `(N, *S)`."""
-    taken = {len(y0), *y0.shape[1:]}.union(*(v.shape for v in members.own()))
-    count = next(n for n in MEMBERS if n not in taken)
-    rows = torch.arange(count) % len(y0)
-    part = members.take(rows)
-    return record(part.rhs, part.time(0).to(y0.dtype), y0[rows], part.own())
+def _program(
+    source: Source, tableau: Tableau, dtype: torch.dtype, device: torch.device
+) -> Program:
+    """Return a field and a method, compiled for a device."""
+    if device.type == "cpu":
+        return Vectors(build(_text(source, tableau, dtype, gpu=False)))
+    if source.grid:
+        raise UnrecordableError("fields on a grid have kernels for CPUs alone")
+    image = assemble(
+        _text(source, tableau, dtype, gpu=True), torch.cuda.get_device_capability(device)
+    )
+    return Threads(Module(image, device), source, tableau, dtype)
 
 
-def _text(source: Source, tableau: Tableau, dtype: torch.dtype) -> str:
+def _text(source: Source, tableau: Tableau, dtype: torch.dtype, *, gpu: bool) -> str:
     """Return the whole C++ of a field and a method."""
     counts = {"ARGUMENTS": source.arguments, "HOISTED": source.hoisted}
     lines: list[str] = []
@@ -245,27 +212,27 @@ def _text(source: Source, tableau: Tableau, dtype: torch.dtype) -> str:
         for name, places in zip("IJ", source.halo, strict=True):
             counts[f"HALO_{name}"] = len(places) // 2
             lines.append(f"static constexpr int FROM_{name}[] = {braced([*places, -1])};")
-    counts["CLOCK"] = source.ticks
+    members = ["members.cpp", "threads.cu"] if gpu else ["rows.h", "members.cpp", "blocks.cpp"]
+    files = ["grids.cpp"] if source.grid else members
+    long = "dense<" in source.each or source.each.count("\n") >= LONG
+    counts |= {"CLOCK": source.ticks, "LONG": int(long)}
     counts["COMPONENTS" if source.grid else "STATES"] = source.states
     return "\n".join(
         [
-            preamble(dtype, tableau, counts),
+            preamble(dtype, tableau, counts, "thread.h" if gpu else "lanes.h"),
             *lines,
-            part("grids.cpp" if source.grid else "members.cpp"),
+            *map(part, files),
             f"INLINE void once(const V* p, const real* c, V* q) {{\n{source.once}\n}}",
             *clock,
-            f"INLINE void field({arguments}) {{\n{source.each}\n}}\n",
+            f"FIELD void field({arguments}) {{\n{source.each}\n}}\n",
         ]
     )
 
 
-def joined(parts: list[Tensor], dim: int, dtype: torch.dtype) -> Tensor:
+def joined(
+    parts: list[Tensor], dim: int, dtype: torch.dtype, device: torch.device | None = None
+) -> Tensor:
     """Return tensors as one, contiguous, or an empty one."""
     if not parts:
-        return torch.empty(0, dtype=dtype)
-    return torch.cat([p.detach().to(dtype) for p in parts], dim=dim).contiguous()
-
-
-def address(value: Tensor) -> ctypes.c_void_p:
-    """Return where a contiguous tensor is in memory."""
-    return ctypes.c_void_p(value.data_ptr())
+        return torch.empty(0, dtype=dtype, device=device)
+    return torch.cat([p.detach().to(device, dtype) for p in parts], dim=dim).contiguous()

@@ -16,6 +16,7 @@ the state with a halo around it.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ from hybridgen.integrate.indexing import (
     name_of,
     strides,
 )
+from hybridgen.integrate.lookups import look_up
 from hybridgen.integrate.operations import ELEMENTWISE, RULES, Term, is_layer
 from hybridgen.integrate.recording import Graph, Node, UnrecordableError
 
@@ -52,7 +54,7 @@ class Source:
 
     Arguments:
         once: The body of `once(p, c, q)`: from arguments `p` and constants `c` to `q`.
-        each: The body of `field(t, y, q, c, k)`.
+        each: The body of `field(t, y, q, c, k)`; where there are signals, `d` has their answers.
         states: How many numbers a state has; on a grid, how many components.
         arguments: How many numbers of its own each member has.
         hoisted: How many numbers `once` prepares.
@@ -116,6 +118,7 @@ class Lowering:
         self.ticks: dict[str, str] = {}
         self.hoisted: dict[str, str] = {}
         self.arrays: dict[int, str] = {}
+        self.answers: dict[int, tuple[str, bool]] = {}
         self.names = 0
         own = [entries(n) // graph.members for n in graph.inputs[2:]]
         self.starts = [sum(own[:i]) for i in range(len(own) + 1)]
@@ -196,6 +199,10 @@ class Lowering:
             return self._input(node, index)
         if node.op == "constant":
             return self._constant(node, index)
+        if node.op == "signal":
+            return self._signal(node, index)
+        if node.op == "lookup":
+            return look_up(self, node, index)
         if id(node) in self.arrays:
             return Term(f"{self.arrays[id(node)]}[{flat(index[1:], node.shape[1:])}]", once=False)
         name = name_of(node)
@@ -216,6 +223,11 @@ class Lowering:
         if node.number == 1:
             return Term(f"y[{place}]", once=False)
         return Term(f"p[{self.starts[node.number - 2]} + {place}]", once=True)
+
+    def _signal(self, node: Node, index: Index) -> Term:
+        before = itertools.takewhile(lambda n: n is not node, self.graph.signals)
+        start = sum(entries(n) // self.graph.members for n in before)
+        return Term(f"d[{start} + {flat(index[1:], node.shape[1:])}]", once=False)
 
     def _constant(self, node: Node, index: Index) -> Term:
         place = f"{self.offsets[node.number]} + {flat(index, node.shape)}"

@@ -2,9 +2,13 @@ r"""March a batch along the save grid, each member answerable for itself.
 
 The schedule gives each interval a level, its number of substeps. All members cross the interval
 at that level; those whose error is above 1 cross it again, alone, at a higher one, up to the
-highest of the rule. A member for which no level helps is stiff, and goes on by a method for that;
-if this does not help either, or its steps are used up, it leaves the batch with a `Status`.
-Whoever passes a terminal event leaves the batch too, with the state before it.
+highest of the rule. A member for which no level helps is stiff, and goes on by a method for that,
+unless it is found to diverge; if this does not help either, or its steps are used up, it leaves
+the batch with a `Status`. Whoever passes a terminal event leaves the batch too, with the state
+before it.
+
+Members that stay at high levels cost a crossing for each of these. So in intervals 1, 2, 4, 8, ...
+they try a single step of the stiff method, all at once, and whoever gets across goes on by it.
 
 Two rules keep members apart. A member's path depends on its own numbers and on the schedule, never
 on its neighbours: the level at which it starts the next interval is picked from its own error. And
@@ -20,8 +24,9 @@ from torch import Tensor
 
 from hybridgen.integrate.diagnosis import reason
 from hybridgen.integrate.pace import Pace
-from hybridgen.integrate.rosenbrock import cross_stiff
+from hybridgen.integrate.rosenbrock import StiffStep, cross_stiff
 from hybridgen.integrate.rule import Rule, Step
+from hybridgen.integrate.runaway import runs_away
 from hybridgen.integrate.solution import Status
 from hybridgen.integrate.trace import Front, Trace
 
@@ -29,6 +34,9 @@ __all__ = ["march"]
 
 SHORTEST = 1e-3
 """How long steps must be, of what they must be on average, to be merely too many."""
+
+HASTY = 1 / 16
+"""How short the first step of an interval is, of the whole, if a pole may be near."""
 
 
 def march(front: Front, pace: Pace, intervals: range, rule: Rule, trace: Trace) -> bool:
@@ -121,9 +129,13 @@ class _Crossing:
 
     def _enqueue_others(self) -> None:
         start = self.front.level
-        if start is not None:
-            for level in start[start > self.level].unique().tolist():
-                self.queue[level] = self.rows[start == level]
+        if start is None:
+            return
+        apart = start > self.level
+        if self.i & (self.i - 1) == 0:
+            apart = apart & ~self._cross_at_once(apart & (start >= self.rule.doubtful))
+        for level in start[apart].unique().tolist():
+            self.queue[level] = self.rows[apart & (start == level)]
 
     def _cross(self, rows: Tensor, level: int) -> Step:
         """Return where members, with shape `(J,)`, come to at a level."""
@@ -171,34 +183,77 @@ class _Crossing:
         """Let members, with shape `(J,)`, wait for a level."""
         self.queue[level] = torch.cat([self.queue.get(level, rows[:0]), rows])
 
+    def _cross_at_once(self, which: Tensor) -> Tensor:
+        """Let members, of `(K,)`, try a single stiff step; return who crossed or ended, `(K,)`.
+
+        Where explicit steps are short for stability alone, that does what takes many of them.
+        """
+        rows = self.rows[which & (self.front.level != self.rule.stiff)]
+        crossed = torch.zeros_like(which)
+        if len(rows):
+            crossed[rows] = ~self._step_stiff(rows, 1).failed
+        return crossed | self.lost
+
     def _cross_stiff(self, rows: Tensor) -> None:
         """Try members, with shape `(J,)`, for which no number of substeps is enough."""
-        group, most = self.front.take(rows), self._stiff_steps(rows)
+        rows = self._without_runaways(rows)
+        if not len(rows):
+            return
+        crossed = self._step_stiff(rows, self.rule.stiff_steps)
+        failed = crossed.failed & ~self.lost[rows]
+        # Before a pole, or a number that is none, steps shrink to nothing.
+        most = self.rule.stiff_steps
+        tired = failed & (crossed.n_steps >= most) & (crossed.pace * most > SHORTEST)
+        if bool(tired.any()):
+            self._exhaust(rows[tired])
+        failed = failed & ~tired
+        if bool(failed.any()):
+            self._lose(rows[failed])
+
+    def _step_stiff(self, rows: Tensor, most: int) -> StiffStep:
+        """Cross with members, with shape `(J,)`, in so many stiff steps; keep who got through."""
+        group, most = self.front.take(rows), self._stiff_steps(rows, most)
         crossed = cross_stiff(group.members, self.i, group.y, group.k, self.rule, most, group.pace)
         self.trace.n_steps[group.ids] += crossed.n_steps
         out = self._spent(rows)
-        failed, good = crossed.failed & ~out, (~crossed.failed & ~out).nonzero()[:, 0]
+        good = (~crossed.failed & ~out).nonzero()[:, 0]
         through, step = rows[good], crossed.step.take(good)
         self.y = self.y.index_copy(0, through, step.y)
         self.k = self.k.index_copy(0, through, step.k)
         self.next[through] = self.rule.stiff
         self._note_pace(through, crossed.pace[good])
         self.trace.status[group.ids[good]] = Status.retried
-        # Before a pole, or a number that is none, steps shrink to nothing.
-        most = self.rule.stiff_steps
-        tired = failed & (crossed.n_steps >= most) & (crossed.pace * most > SHORTEST)
-        out, failed = out | tired, failed & ~tired
         if bool(out.any()):
             self._exhaust(rows[out])
-        if bool(failed.any()):
-            self._lose(rows[failed])
+        return crossed
 
-    def _stiff_steps(self, rows: Tensor) -> int:
+    def _without_runaways(self, rows: Tensor) -> Tensor:
+        """Lose those of members, with shape `(J,)`, that diverge; return the others.
+
+        Before a pole, even the stiff method takes hundreds of steps.
+        """
+        group = self.front.take(rows)
+        suspect = group.ids >= 0 if group.level is None else group.level != self.rule.stiff
+        if group.pace is not None:
+            suspect = suspect | (group.pace < HASTY).to(rows.device)
+        if not bool(suspect.any()):
+            return rows
+        group = group.take(suspect.nonzero()[:, 0])
+        away = runs_away(group, self.i, self.rule, self.trace.y0[group.ids])
+        if not bool(away.any()):
+            return rows
+        ids, gone = group.ids[away], suspect.clone()
+        gone[suspect] = away
+        self.lost[rows[gone]] = True
+        self.trace.lose(ids, torch.full_like(self.trace.status[ids], Status.diverged), self.i)
+        return rows[~gone]
+
+    def _stiff_steps(self, rows: Tensor, most: int) -> int:
         """Return how many steps members, with shape `(J,)`, may try, of which one is too many."""
         if self.rule.max_steps is None:
-            return self.rule.stiff_steps
+            return most
         left = self.rule.max_steps - int(self.trace.n_steps[self.front.ids[rows]].min())
-        return min(self.rule.stiff_steps, left + 1)
+        return min(most, left + 1)
 
     def _note_pace(self, rows: Tensor, pace: Tensor) -> None:
         """Keep steps that members, with shape `(J,)`, would try next, for the next interval."""

@@ -1,9 +1,10 @@
 // March members along the save grid by an embedded explicit Runge-Kutta pair, LANES at a time.
 //
-// What is written for a field comes before this file: lanes.h, the counts STATES, ARGUMENTS,
-// HOISTED, CLOCK and STAGES, and the coefficients TABLEAU_C, TABLEAU_A, TABLEAU_B, TABLEAU_E; what
-// comes after it: `once`, `clock` and `field`. All numbers of the members in a block are in vectors
-// `V`, a lane each, and stay in registers and cache from the first save time to the last.
+// What is written for a field comes before this file: lanes.h and rows.h, or thread.h, batch.h, the counts
+// STATES, ARGUMENTS, HOISTED, CLOCK and STAGES, and the coefficients TABLEAU_C, TABLEAU_A,
+// TABLEAU_B, TABLEAU_E; what comes after it: blocks.cpp or threads.cu, and `once`, `clock` and
+// `field`. All numbers of the members in a block are in vectors `V`, a lane each, and stay in
+// registers and cache from the first save time to the last.
 //
 // A member's path depends on its own numbers and the schedule alone. The block crosses an interval
 // at the lowest level that one of its members wants, and only those that want it keep the result;
@@ -13,77 +14,96 @@
 INLINE void once(const V* p, const real* c, V* q);
 // What depends on time alone.
 INLINE void clock(V t, const real* c, V* r);
-INLINE void field(V t, const V* y, const V* q, const V* r, const real* c, V* k);
+FIELD void field(V t, const V* y, const V* q, const V* r, const real* c, V* k);
 
-struct Block {
-    V y[STATES], k[STATES], q[HOISTED + 1], error;
+struct Front {
+    V y[STATES], k[STATES];
+};
+
+struct Block : Front {
+    V q[HOISTED + 1], error;
 };
 
 enum { TICKS = STAGES * (CLOCK + 1) };
 
 // The clock at the stages of a step, and at its end.
-INLINE void tick(V t, V dt, const real* c, V* r) {
+NOINLINE void tick(V t, V dt, const real* c, V* r) {
     for (int s = 1; s < STAGES; ++s) clock(t + dt * TABLEAU_C[s - 1], c, r + (s - 1) * (CLOCK + 1));
     clock(t + dt, c, r + (STAGES - 1) * (CLOCK + 1));
 }
 
 // Advance a block by `level` substeps of length `dt` from `t0`. The error of a lane, the worst of
-// its substeps, is left as a sum of squares over the state. `ticks` has the clock at these steps.
-static __attribute__((noinline)) void cross(
-    Block& b, V t0, V dt, int64_t level, const Batch& batch, const V* ticks
+// its substeps, is left as a sum of squares over the state; unless it must be `exact`, it may be left
+// at 0 where no component is off by more than is allowed, for the divisions take as long as a
+// stage. `ticks` has the clock at these steps.
+NOINLINE void cross(
+    Block& b, V t0, V dt, int64_t level, const Batch& batch, const V* ticks, bool exact
 ) {
     b.error = V{};
     for (int64_t j = 0; j < level; ++j) {
         const V t = t0 + dt * (real)j;
         V own[TICKS];
-        if (!ticks) tick(t, dt, batch.c, own);
+        if (CLOCK && !ticks) tick(t, dt, batch.c, own);
         const V* r = ticks ? ticks + j * TICKS : own;
         V k[STAGES + 1][STATES], y[STATES];
+        UNROLL_STATES
         for (int i = 0; i < STATES; ++i) k[0][i] = b.k[i];
-#pragma GCC unroll 16
+        UNROLL
         for (int s = 1; s < STAGES; ++s) {
+            UNROLL_STATES
             for (int i = 0; i < STATES; ++i) {
                 V sum = V{};
-#pragma GCC unroll 16
-                for (int n = 0; n < s; ++n)
+                UNROLL
+                for (int n = 0; n < s - 1; ++n)
                     if (TABLEAU_A[s - 1][n] != 0) sum += k[n][i] * TABLEAU_A[s - 1][n];
-                y[i] = b.y[i] + dt * sum;
+                // Last and alone the derivative that all have to wait for.
+                y[i] = b.y[i] + dt * sum + k[s - 1][i] * (dt * TABLEAU_A[s - 1][s - 1]);
             }
             field(t + dt * TABLEAU_C[s - 1], y, b.q, r + (s - 1) * (CLOCK + 1), batch.c, k[s]);
         }
+        UNROLL_STATES
         for (int i = 0; i < STATES; ++i) {
             V sum = V{};
-#pragma GCC unroll 16
+            UNROLL
             for (int s = 0; s < STAGES; ++s) sum += k[s][i] * TABLEAU_B[s];
             y[i] = b.y[i] + dt * sum;
         }
         field(t + dt, y, b.q, r + (STAGES - 1) * (CLOCK + 1), batch.c, k[STAGES]);
-        V squares = V{};
+        V off[STATES], allowed[STATES];
+        M doubt = M{};
+        UNROLL_STATES
         for (int i = 0; i < STATES; ++i) {
-            V sum = V{};
-#pragma GCC unroll 16
+            // Not a number where the state is infinite, and so is what is allowed.
+            V sum = y[i] * (real)0;
+            UNROLL
             for (int s = 0; s <= STAGES; ++s) sum += k[s][i] * TABLEAU_E[s];
-            const V scale = vmax(vabs(b.y[i]), vabs(y[i])) * batch.rtol[i] + batch.atol[i];
-            const V ratio = dt * sum / scale;
-            // An infinite state has an infinite scale and so no error.
-            squares += ratio * ratio + y[i] * (real)0;
+            off[i] = vabs(dt * sum);
+            allowed[i] = larger(vabs(b.y[i]), vabs(y[i])) * batch.rtol[i] + batch.atol[i];
+            doubt = doubt | ~(off[i] <= allowed[i]);
             b.y[i] = y[i];
             b.k[i] = k[STAGES][i];
         }
-        b.error = vmax(squares, b.error);
+        if (!exact && !any(doubt)) continue;
+        V squares = V{};
+        UNROLL_STATES
+        for (int i = 0; i < STATES; ++i) {
+            const V ratio = off[i] / allowed[i];
+            squares += ratio * ratio;
+        }
+        b.error = larger(vabs(squares), b.error);
     }
 }
 
 // The error of a lane as the root of a mean.
-INLINE double error_of(const Block& b, int lane) { return sqrt((double)b.error[lane] / STATES); }
+INLINE double error_of(real squares) { return sqrt((double)squares / STATES); }
 
-INLINE bool is_good(const Block& b, int lane) { return b.error[lane] <= (real)STATES; }
+INLINE bool is_good(real squares) { return squares <= (real)STATES; }
 
 static V lane_of(const real* x, int64_t count, int64_t i, int64_t first, int64_t members) {
     V v;
     for (int l = 0; l < LANES; ++l)
         // The last block repeats its last member: every lane does the same arithmetic.
-        v[l] = x[(first + l < members ? first + l : members - 1) * count + i];
+        v[l] = x[place(first + l < members ? first + l : members - 1, i, count, members)];
     return v;
 }
 
@@ -128,9 +148,9 @@ static int8_t chase(Block& b, int lane, V t0, V length, double limit, double& pa
         const bool last = pace >= 1 - done;
         const double size = last ? 1 - done : pace;
         Block tried = b;
-        cross(tried, t0 + length * (real)done, length * (real)size, 1, batch, nullptr);
+        cross(tried, t0 + length * (real)done, length * (real)size, 1, batch, nullptr, true);
         ++spent;
-        const double error = error_of(tried, 0);
+        const double error = error_of(tried.error[0]);
         const bool good = error <= 1;
         double factor = isfinite(error) ? 0.9 * pow(fmax(error, 1e-10), -1.0 / ORDER) : 0.2;
         factor = fmin(fmax(factor, 0.2), good ? 5.0 : 0.9);
@@ -155,7 +175,7 @@ struct Apart {
 };
 
 // Where the members of a block stand at the end of an interval that not all cross at one level.
-static __attribute__((noinline)) void cross_each(
+NOINLINE void cross_each(
     Block& b, V t0, V length, int64_t base, const Batch& batch, int64_t first, int count,
     Apart& apart, const Outcome& out
 ) {
@@ -180,33 +200,30 @@ static __attribute__((noinline)) void cross_each(
             verdict = chase(tried, chosen, t0, length, apart.limit[chosen], apart.pace[chosen],
                             batch, out.spent[first + chosen]);
         else
-            cross(tried, t0, length / (real)lowest, lowest, batch, nullptr);
+            cross(tried, t0, length / (real)lowest, lowest, batch, nullptr, true);
         for (int l = 0; l < LANES; ++l) {
             if (!open[l] || want[l] != lowest || (alone && l != chosen)) continue;
             const int64_t m = first + l;
             if (!alone) out.spent[m] += lowest;
-            const bool good = alone ? verdict == OK : is_good(tried, l);
+            const bool good = alone ? verdict == OK : is_good(tried.error[l]);
             if (good) {
                 for (int i = 0; i < STATES; ++i) {
                     b.y[i][l] = tried.y[i][l];
                     b.k[i][l] = tried.k[i][l];
                 }
                 if (alone) apart.level[l] = lowest;
-                else if (lowest > base) apart.level[l] = next_level(error_of(tried, l), lowest, batch);
+                else if (lowest > base) apart.level[l] = next_level(error_of(tried.error[l]), lowest, batch);
                 if (lowest > base) out.status[m] = RETRIED;
                 open[l] = false;
             } else if (alone) {
-                for (int i = 0; i < STATES; ++i) {
-                    b.y[i][l] = start.y[i][l];
-                    b.k[i][l] = start.k[i][l];
-                }
+                for (int i = 0; i < STATES; ++i) b.y[i][l] = (real)NAN;
                 out.status[m] = verdict;
                 apart.lost[l] = true;
                 open[l] = false;
             } else if (lowest >= batch.max_substeps) {
                 want[l] = batch.max_substeps + 1;
             } else {
-                want[l] = next_level(error_of(tried, l), lowest, batch);
+                want[l] = next_level(error_of(tried.error[l]), lowest, batch);
             }
         }
     }
@@ -218,6 +235,8 @@ static void march_block(
     const int count = batch.members - first < LANES ? batch.members - first : LANES;
     Block b;
     load(b, batch, first);
+    Rows rows = rows_of(out.y, first, batch.times * STATES, count, batch.members);
+    for (int c = 0; c < STATES; ++c) put(rows, b.y[c]);
     Apart apart;
     apart.any = false;
     for (int l = 0; l < LANES; ++l) {
@@ -233,10 +252,10 @@ static void march_block(
         const int64_t base = batch.schedule[i];
         bool together = !apart.any;
         if (together) {
-            const Block start = b;
-            cross(b, t0, (t1 - t0) / (real)base, base, batch, ticks);
-            for (int l = 0; l < LANES; ++l) together &= is_good(b, l);
-            if (!together) b = start;
+            const Front start = b;
+            cross(b, t0, (t1 - t0) / (real)base, base, batch, ticks, false);
+            together = !any(~(b.error <= splat(STATES)));
+            if (!together) (Front&)b = start;
         }
         if (together) {
             common += base;
@@ -248,120 +267,79 @@ static void march_block(
                 if (!apart.lost[l]) out.reached[first + l] = i + 1;
             }
         }
-        for (int l = 0; l < count; ++l) {
-            real* y = out.y + ((first + l) * batch.times + i + 1) * STATES;
-            for (int c = 0; c < STATES; ++c) y[c] = apart.lost[l] ? (real)NAN : b.y[c][l];
-        }
+        for (int c = 0; c < STATES; ++c) put(rows, b.y[c]);
         if (ticks) ticks += base * TICKS;
         t0 = t1;
     }
+    finish(rows);
     for (int l = 0; l < count; ++l) {
         out.spent[first + l] += common;
         if (!apart.lost[l]) out.reached[first + l] = batch.times - 1;
     }
 }
 
-// The clock at all steps of the schedule, where all members share their times.
-static V* all_ticks(const Batch& batch) {
-    if (batch.own_times || !CLOCK) return nullptr;
-    int64_t steps = 0;
-    for (int64_t i = 0; i + 1 < batch.times; ++i) steps += batch.schedule[i];
-    V* all = (V*)aligned_alloc(64, (steps * TICKS + 1) * sizeof(V));
-    V* next = all;
-    for (int64_t i = 0; i + 1 < batch.times; ++i) {
-        const real dt = (batch.t[i + 1] - batch.t[i]) / (real)batch.schedule[i];
-        for (int64_t j = 0; j < batch.schedule[i]; ++j, next += TICKS)
-            tick(splat(batch.t[i]) + splat(dt) * (real)j, splat(dt), batch.c, next);
-    }
-    return all;
+// The clock at all steps of an interval, where all members share their times.
+static void tick_all(const Batch& batch, int64_t i, V* next) {
+    const real dt = (batch.t[i + 1] - batch.t[i]) / (real)batch.schedule[i];
+    for (int64_t j = 0; j < batch.schedule[i]; ++j, next += TICKS)
+        tick(splat(batch.t[i]) + splat(dt) * (real)j, splat(dt), batch.c, next);
 }
 
-// Integrate members [first, last); `first` is a multiple of LANES.
-extern "C" void march(const Batch* batch, const Outcome* out, int64_t first, int64_t last) {
-    V* ticks = all_ticks(*batch);
-    for (int64_t b = first; b < last; b += LANES) march_block(*batch, b, *out, ticks);
-    free(ticks);
-}
-
-// Advance all members over one interval at one level, in place.
-extern "C" void cross_interval(
-    const Batch* batch, int64_t interval, int64_t level, real* y, real* k, real* error
+// Advance members by an interval at one level, from and to `y` and `k`.
+static void cross_interval_block(
+    const Batch& batch, int64_t first, int64_t interval, int64_t level, real* y, real* k,
+    real* error
 ) {
-    Batch at = *batch;
-    at.y0 = y;
-    at.k0 = k;
-    for (int64_t first = 0; first < batch->members; first += LANES) {
-        Block b;
-        load(b, at, first);
-        const V t0 = time_at(at, first, interval), t1 = time_at(at, first, interval + 1);
-        cross(b, t0, (t1 - t0) / (real)level, level, at, nullptr);
-        for (int64_t l = 0; l < LANES && first + l < batch->members; ++l) {
-            error[first + l] = error_of(b, l);
-            for (int i = 0; i < STATES; ++i) {
-                y[(first + l) * STATES + i] = b.y[i][l];
-                k[(first + l) * STATES + i] = b.k[i][l];
-            }
+    Block b;
+    load(b, batch, first);
+    const V t0 = time_at(batch, first, interval), t1 = time_at(batch, first, interval + 1);
+    cross(b, t0, (t1 - t0) / (real)level, level, batch, nullptr, true);
+    for (int l = 0; l < LANES && first + l < batch.members; ++l) {
+        error[first + l] = error_of(b.error[l]);
+        for (int i = 0; i < STATES; ++i) {
+            y[place(first + l, i, STATES, batch.members)] = b.y[i][l];
+            k[place(first + l, i, STATES, batch.members)] = b.k[i][l];
         }
     }
 }
 
-// Pick the level of each interval on all members, as pace.py does, as long as all can follow; return
-// how many intervals that is.
-extern "C" int64_t pilot(const Batch* batch, int64_t* levels) {
-    enum { MOST = 64 / LANES };
-    const int blocks = (batch->members + LANES - 1) / LANES;
-    if (blocks > MOST) return 0;
-    Block b[MOST], tried[MOST];
-    for (int n = 0; n < blocks; ++n) load(b[n], *batch, n * LANES);
-    int64_t level = 1;
-    for (int64_t i = 0; i + 1 < batch->times; ++i) {
-        for (;;) {
-            double worst = 0;
-            bool good = true;
-            for (int n = 0; n < blocks; ++n) {
-                tried[n] = b[n];
-                const V t0 = time_at(*batch, n * LANES, i), t1 = time_at(*batch, n * LANES, i + 1);
-                cross(tried[n], t0, (t1 - t0) / (real)level, level, *batch, nullptr);
-                for (int l = 0; l < LANES; ++l) {
-                    good &= is_good(tried[n], l);
-                    worst = fmax(worst, error_of(tried[n], l));
-                }
-            }
-            if (good) {
-                levels[i] = level;
-                level = next_level(worst, level, *batch);
-                for (int n = 0; n < blocks; ++n) b[n] = tried[n];
-                break;
-            }
-            int64_t wanted = 0;
-            int failing = 0;
-            for (int64_t m = 0; m < batch->members; ++m) {
-                const Block& its = tried[m / LANES];
-                if (is_good(its, m % LANES)) continue;
-                ++failing;
-                const int64_t higher = next_level(error_of(its, m % LANES), level, *batch);
-                if (higher > wanted) wanted = higher;
-            }
-            const bool few = 2 * failing < batch->members;
-            if (level >= batch->max_substeps || (few && level >= CAP)) return i;
-            level = few && wanted > CAP ? CAP : wanted;
-        }
-    }
-    return batch->times - 1;
+// The derivative of members at the first time.
+static void slope_block(const Batch& batch, int64_t first, real* k) {
+    Block b;
+    load(b, batch, first);
+    const V t = time_at(batch, first, 0);
+    V out[STATES], r[CLOCK + 1];
+    clock(t, batch.c, r);
+    field(t, b.y, b.q, r, batch.c, out);
+    for (int l = 0; l < LANES && first + l < batch.members; ++l)
+        for (int i = 0; i < STATES; ++i)
+            k[place(first + l, i, STATES, batch.members)] = out[i][l];
 }
 
-extern "C" int64_t lanes() { return LANES; }
+enum { PILOTS = 64 };
 
-// The derivative of all members at the first time.
-extern "C" void slope(const Batch* batch, real* k) {
-    for (int64_t first = 0; first < batch->members; first += LANES) {
-        Block b;
-        load(b, *batch, first);
-        const V t = time_at(*batch, first, 0);
-        V out[STATES], r[CLOCK + 1];
-        clock(t, batch->c, r);
-        field(t, b.y, b.q, r, batch->c, out);
-        for (int64_t l = 0; l < LANES && first + l < batch->members; ++l)
-            for (int i = 0; i < STATES; ++i) k[(first + l) * STATES + i] = out[i][l];
+// What a pilot does after it tried an interval at a level, by the errors of its members, as pace.py
+// says: go on to the next interval if `good`, give up if `broken`, and take another level.
+struct Verdict {
+    bool good, broken;
+    int64_t level;
+};
+
+static Verdict judge(const real* squares, int64_t level, const Batch& batch) {
+    real worst = 0;
+    int failing = 0;
+    for (int64_t m = 0; m < batch.members; ++m) {
+        failing += !is_good(squares[m]);
+        if (squares[m] > worst) worst = squares[m];
     }
+    if (!failing) return {true, false, next_level(error_of(worst), level, batch)};
+    int64_t wanted = 0;
+    for (int64_t m = 0; m < batch.members; ++m) {
+        if (is_good(squares[m])) continue;
+        const int64_t higher = next_level(error_of(squares[m]), level, batch);
+        if (higher > wanted) wanted = higher;
+    }
+    const bool few = 2 * failing < batch.members;
+    const bool broken = level >= batch.max_substeps || (few && level >= CAP);
+    return {false, broken, few && wanted > CAP ? CAP : wanted};
 }

@@ -44,7 +44,7 @@ from hybridgen.integrate.trace import Front, Trace
 
 __all__ = ["integrate", "solve"]
 
-EXPLICIT = 32
+EXPLICIT = 48
 """See `_rule`."""
 
 
@@ -200,8 +200,8 @@ def _rule(plan: Plan, y0: Tensor) -> Rule:
     """Return the rule for states `(N, *S)`.
 
     Without a kernel, members that do not follow the batch are few, and each substep costs a trip
-    through torch: beyond 32, a step of the stiff method is cheaper than what it replaces. It takes
-    a Jacobian, which costs as many trips as there are components.
+    through torch: beyond 48, steps of the stiff method are cheaper than what they replace. Each
+    takes a Jacobian, which costs as many trips as there are components.
     """
     most = max(EXPLICIT, 2 * math.prod(y0.shape[1:]))
     top = min(plan.max_substeps, most) if handles(y0) else plan.max_substeps

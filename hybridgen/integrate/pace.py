@@ -8,6 +8,10 @@ A few hard members must not set the pace of all. Once level 16 is reached, pilot
 still fail are left behind, unless they are half of the pilot: then it is the batch that is hard.
 The schedule must not depend on members that cannot follow it, so it is picked anew without them,
 now by a pilot flying alone, ahead of the batch.
+
+A batch that is hard may be stiff. From level 64 on, a pilot that flies alone tries as many steps
+of the stiff method as cost less; if these will do, its members are left behind like a few hard
+ones, and with them the batch goes on by the stiff method, while the schedule counts for nobody.
 """
 
 from __future__ import annotations
@@ -17,13 +21,17 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from hybridgen.integrate.rosenbrock import cross_stiff, handles
 from hybridgen.integrate.rule import Rule, Step
 from hybridgen.integrate.trace import Front
 
 __all__ = ["Crosser", "Pace", "Pilot", "Schedule", "pick_schedule"]
 
 SIZE = 64
-CAP = 16
+CAP, STEEP = 16, 64
+"""From which level on hard members are left behind: a few of them, and most of them."""
+WORTH = 8
+"""How many substeps a step of the stiff method costs."""
 ROUNDS = 4
 
 
@@ -70,10 +78,11 @@ class Pilot:
 
     Arguments:
         rule: How to step.
+        alone: Whether nobody else is there.
     """
 
-    def __init__(self, rule: Rule) -> None:
-        self._rule = rule
+    def __init__(self, rule: Rule, alone: bool = False) -> None:
+        self._rule, self._alone = rule, alone
         self._next = 1
         self.levels: list[int] = []
         self.broken = False
@@ -92,7 +101,8 @@ class Pilot:
             return True
         failing = error[~(error <= 1.0)]
         few = 2 * len(failing) < len(error)
-        self.broken = level >= rule.max_substeps or (few and level >= CAP)
+        steep = level >= STEEP and not self._alone
+        self.broken = level >= rule.max_substeps or steep or (few and level >= CAP)
         if not self.broken:
             wanted = int(rule.next_levels(failing, level).max())
             self._next = min(wanted, CAP) if few else wanted
@@ -146,20 +156,30 @@ def _fly(
     front: Front, intervals: int, rule: Rule, kernel: Crosser | None
 ) -> tuple[list[int], Tensor]:
     """March a pilot alone; return its schedule and which of it were left behind, `(J,)`."""
-    pilot = Pilot(rule)
+    pilot = Pilot(rule, alone=True)
     rows = torch.arange(len(front.ids), device=front.ids.device)
     lost = rows[:0]
     while len(rows) and len(pilot.levels) < intervals:
         i = len(pilot.levels)
+        level = pilot.level(i)
         if kernel is None:
-            step = rule.cross(front.members, i, front.y, front.k, pilot.level(i))
+            step = rule.cross(front.members, i, front.y, front.k, level)
         else:
-            step = kernel.cross(i, front.y, front.k, pilot.level(i))
+            step = kernel.cross(i, front.y, front.k, level)
+        good = step.error <= 1.0
         if pilot.accepts(step.error):
             front = front._replace(y=step.y, k=step.k)
-        elif pilot.broken:
-            good = step.error <= 1.0
+        elif pilot.broken or (kernel is None and _is_stiff(front, i, rule, level, ~good)):
             lost, rows = torch.cat([lost, rows[~good]]), rows[good]
             front, pilot.broken = front.take(good.nonzero().squeeze(1)), False
             kernel = None if kernel is None else kernel.take(good.nonzero().squeeze(1))
     return pilot.levels + [1] * (intervals - len(pilot.levels)), lost
+
+
+def _is_stiff(front: Front, i: int, rule: Rule, level: int, failing: Tensor) -> bool:
+    """Return whether most of the members that fail, `(N,)`, do better by the stiff method."""
+    if level < STEEP or not handles(front.y):
+        return False
+    some = front.take(failing.nonzero().squeeze(1))
+    crossed = cross_stiff(some.members, i, some.y, some.k, rule, level // WORTH)
+    return 2 * int(crossed.failed.sum()) < len(some.ids)

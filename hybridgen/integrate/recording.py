@@ -6,12 +6,17 @@ long as the field does the same operations for all values. Whatever could make t
 refused: a branch on a value of a tensor, a call out of torch (where numbers come in that torch has
 not computed), a number of members that is built into the code. Python numbers become part of the
 graph; tensors that all members share stay outside, to be passed at each call.
+
+A signal, an input as a function of time, has a node for its answer, and nothing of how that was
+found. Where it is asked at the field's own time alone, the answer can be known before anybody
+steps; elsewhere a kernel has to look it up.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,11 +26,18 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hybridgen.errors import HybridgenError
+from hybridgen.signals import Pieces, Signal
 
-__all__ = ["Graph", "Node", "Recorder", "UnrecordableError", "record", "tensors"]
+__all__ = ["AnySignal", "Graph", "Node", "Recorder", "UnrecordableError", "record", "tensors"]
 
 MEMBERS = (13, 17, 19, 23)
 """How many members to record on: a number that is no other size in the field."""
+
+SAME = {"view", "_unsafe_view", "expand", "alias", "clone", "detach", "_to_copy"}
+"""What may be done to the time before a signal is asked."""
+
+
+AnySignal = Signal | Pieces
 
 
 class UnrecordableError(HybridgenError, RuntimeError):
@@ -38,12 +50,14 @@ class Node:
 
     Arguments:
         op: The operation, such as `"aten.sin.default"`; `"input"` for what differs between
-            members, `"constant"` for what they share.
+            members, `"constant"` for what they share, `"signal"` for the answer of a signal that
+            is known beforehand, `"lookup"` for any other.
         args: Its arguments: nodes, numbers, and lists of them.
         kwargs: Its keywords.
         shape: The shape of the result.
         dtype: Its dtype.
-        number: Its place in the graph; that of an input counts the inputs, and so for constants.
+        number: Its place in the graph; that of an input counts the inputs, and so for constants;
+            that of a signal is its place among those that were declared.
         function: What computes it, from `args` and `kwargs` with tensors for nodes.
     """
 
@@ -63,6 +77,7 @@ class Graph:
     Arguments:
         members: On how many members it was recorded; an axis of that size is the members'.
         inputs: Time, state, and the tensors of the arguments that differ between members.
+        signals: What signals answer at the time, `(N, U)`, of those that were asked.
         constants: Nodes of tensors that all members share.
         values: Those tensors.
         nodes: What is computed, in order.
@@ -72,6 +87,7 @@ class Graph:
 
     members: int
     inputs: list[Node] = field(default_factory=list)
+    signals: list[Node] = field(default_factory=list)
     constants: list[Node] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
@@ -92,7 +108,11 @@ def tensors(args: Any) -> Iterator[Tensor]:
 
 
 def record(
-    call: Callable[[Tensor, Tensor], Tensor], t: Tensor, y: Tensor, members: list[Tensor]
+    call: Callable[[Tensor, Tensor], Tensor],
+    t: Tensor,
+    y: Tensor,
+    members: list[Tensor],
+    signals: Sequence[AnySignal] | None = None,
 ) -> Graph:
     """Record one call of a field.
 
@@ -101,6 +121,8 @@ def record(
         t: A time, with shape `()`, or `(N,)` for N members with times of their own.
         y: States of N members, with shape `(N, *S)`, N one of `MEMBERS`.
         members: The tensors among the bound arguments that differ between members, `(N, ...)`.
+        signals: The signals of members' own, if their answers will be known beforehand; then
+            others are recorded as what they compute. If it is left out, all are looked up.
 
     Returns:
         The graph; the first two inputs are `t` and `y`, the others are `members`.
@@ -108,11 +130,11 @@ def record(
     Raises:
         UnrecordableError: If the graph would not be the field.
     """
-    first = _record(call, t, y, members)
+    first = _record(call, t, y, members, signals)
     if first.key in _VERIFIED:
         return first
     # Numbers that come from outside torch look like constants, but change with the state.
-    second = _record(call, t + 0.3, y * 1.1 + 0.1, members)
+    second = _record(call, t + 0.3, y * 1.1 + 0.1, members, signals)
     same = len(first.values) == len(second.values) and first.key == second.key
     if not same or not all(map(_equal, first.values, second.values)):
         raise UnrecordableError("it does other operations, or uses other numbers, at other states")
@@ -129,28 +151,71 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 
 
 def _record(
-    call: Callable[[Tensor, Tensor], Tensor], t: Tensor, y: Tensor, members: list[Tensor]
+    call: Callable[[Tensor, Tensor], Tensor],
+    t: Tensor,
+    y: Tensor,
+    members: list[Tensor],
+    signals: Sequence[AnySignal] | None,
 ) -> Graph:
     t, y = t.detach(), y.detach()
     recorder = Recorder(len(y))
     for value in (t, y, *members):
         recorder.add_input(value)
     functional = torch.func.functionalize(call)
-    with _NoWayOut(), recorder:
+    with _Gate(recorder, signals, t), recorder:
         result = functional(t, y)
     return recorder.finish(result)
 
 
-class _NoWayOut(TorchFunctionMode):
-    """Refuses what would take numbers out of torch, which no operation would show."""
+class _Gate(TorchFunctionMode):
+    """Answers for signals; refuses what takes numbers out of torch, which no operation would show.
+
+    Arguments:
+        recorder: What notes the operations.
+        signals: Signals whose answers are known beforehand; `None` to look up those of all.
+        t: The time.
+    """
+
+    def __init__(self, recorder: Recorder, signals: Sequence[AnySignal] | None, t: Tensor) -> None:
+        super().__init__()
+        self.recorder, self.signals = recorder, signals
+        self.answers = [_answer(signal, t) for signal in signals or ()]
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
+        if func in (Signal.__call__, Pieces.__call__):
+            return self._ask(*args)
         name = getattr(func, "__name__", "")
         if name in ("numpy", "__array__", "tolist", "item", "data_ptr", "__dlpack__"):
             raise UnrecordableError(f"it takes numbers out of a tensor (Tensor.{name})")
         return func(*args, **(kwargs or {}))
+
+    def _ask(self, signal: AnySignal, t: Tensor) -> Tensor:
+        """Return what a signal answers at a time."""
+        if self.signals is None:
+            with self.recorder.looking_away():
+                out = signal(t)
+            self.recorder.add_lookup(_inside(out), [*map(_inside, signal)], _inside(t))
+            return out
+        for place, known in enumerate(self.signals):
+            if known is signal:
+                answer = self.answers[place]
+                self.recorder.add_signal(place, answer, _inside(t))
+                return answer
+        return signal(t)
+
+
+def _answer(signal: AnySignal, t: Tensor) -> Tensor:
+    """Return what signals `(*B, K, ...)` of N members are at a time, `()` or `(N,)`: `(*B, U)`."""
+    times = t.reshape(*signal[0].shape[:-1], 1) if t.ndim else t.reshape(1)
+    return signal.at(times)[..., 0, :].detach()
+
+
+def _inside(value: Tensor) -> Tensor:
+    """Return the tensor that a transform has wrapped, or the tensor itself."""
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(value)
+    return torch._C._functorch.get_unwrapped(value) if wrapped else value
 
 
 class Recorder(TorchDispatchMode):
@@ -169,7 +234,17 @@ class Recorder(TorchDispatchMode):
         self._nodes: dict[int, Node] = {}
         self._alive: list[Tensor] = []  # An address names a tensor only while it lives.
         self._count = itertools.count()
+        self._looking = True
         self._key: list[Any] = [members]
+
+    @contextmanager
+    def looking_away(self) -> Iterator[None]:
+        """Note nothing of what happens inside."""
+        self._looking = False
+        try:
+            yield
+        finally:
+            self._looking = True
 
     def add_input(self, value: Tensor) -> None:
         """Declare a tensor that differs between members, or the time."""
@@ -178,6 +253,44 @@ class Recorder(TorchDispatchMode):
         self.graph.inputs.append(node)
         self._note(value, node)
         self._key.append(("input", shape, value.dtype))
+
+    def add_signal(self, place: int, value: Tensor, t: Tensor | None = None) -> None:
+        """Declare what the signal at a place among several answers, `(N, U)`.
+
+        Arguments:
+            place: The place.
+            value: The answer.
+            t: When it was asked, which must be the time of the field; not checked without.
+        """
+        if t is not None:
+            node = self.node(t)
+            while node.op.removeprefix("aten.").split(".")[0] in SAME:
+                node = node.args[0]
+            if node is not self.graph.inputs[0] or t.shape not in ((), value.shape[:-1]):
+                raise UnrecordableError("it asks a signal at another time than its own")
+        if id(value) in self._nodes:
+            return
+        shape = tuple(value.shape)
+        node = Node("signal", (), {}, shape, value.dtype, place)
+        self.graph.signals.append(node)
+        self._note(value, node)
+        self._key.append(("signal", place, shape, value.dtype))
+
+    def add_lookup(self, value: Tensor, signal: list[Tensor], t: Tensor) -> None:
+        """Declare that a tensor, `(..., U)`, is what a signal answers at a time.
+
+        Arguments:
+            value: The answer, with the shape of `t`, or `(N,)`, before its last axis.
+            signal: Starts, knots and powers of the pieces; starts are knots if there are two.
+            t: When it was asked.
+        """
+        first, *others = map(self.node, signal)
+        parts = (first, *others) if len(others) == 2 else (first, first, *others)
+        shape = tuple(value.shape)
+        node = Node("lookup", (*parts, self.node(t)), {}, shape, value.dtype, next(self._count))
+        self.graph.nodes.append(node)
+        self._note(value, node)
+        self._key.append(("lookup", self._plain(node.args), shape, value.dtype))
 
     def finish(self, result: Tensor) -> Graph:
         """Return the graph of a result."""
@@ -191,6 +304,8 @@ class Recorder(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
+        if not self._looking:
+            return out
         name = str(func)
         if not all(isinstance(v, Tensor) for v in _several(out)):
             raise UnrecordableError(f"it branches on, or takes a number out of, a tensor ({name})")
@@ -263,7 +378,7 @@ class Recorder(TorchDispatchMode):
 
     @staticmethod
     def _name(node: Node) -> tuple[str, int]:
-        kind = node.op if node.op in ("input", "constant") else "node"
+        kind = node.op if node.op in ("input", "constant", "signal") else "node"
         return kind, node.number
 
 

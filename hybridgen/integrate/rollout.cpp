@@ -2,15 +2,16 @@
 // the cotangents of their trajectories back through the very same steps.
 //
 // What is written for a field comes before this file: lanes.h, the counts STATES, ARGUMENTS,
-// HOISTED, HOISTED_ADJOINT, SUMS and STAGES, and the coefficients; what comes after it: `once` and
-// `field`, `once_adjoint` and `adjoint`.
+// HOISTED, HOISTED_ADJOINT, SUMS, SIGNALS and STAGES, and the coefficients; what comes after it:
+// `once` and `field`, `once_adjoint` and `adjoint`.
 //
 // With k_s = f(t_s, u_s) at the stages u_s = y + h sum_r a_sr k_r, a step ends at y + h sum_s b_s k_s.
 // Backwards, from the cotangent l of its end,
 //
 //     l_s = h (b_s l + sum_{r > s} a_rs w_r),   w_s = (df/dy)^T l_s at u_s,   l <- l + sum_s w_s.
 //
-// All that is kept of the way there are the stages u_s.
+// All that is kept of the way there are the stages u_s. Signals are in a table: a step has POINTS
+// times of its own, of which its stage s is the one numbered POINT[s], and ends at the next step's first.
 
 INLINE void store(real* x, V v) { memcpy(x, &v, sizeof v); }
 INLINE V load(const real* x) {
@@ -20,17 +21,18 @@ INLINE V load(const real* x) {
 }
 
 INLINE void once(const V* p, const real* c, V* q);
-INLINE void field(V t, const V* y, const V* q, const real* c, V* k);
+INLINE void field(V t, const V* y, const V* q, const real* c, const V* d, V* k);
 INLINE void once_adjoint(const V* p, const real* c, V* q);
 INLINE void adjoint(
-    V t, const V* y, const V* l, const V* q, const real* c, V* w, V* ga, V* sums, real* tape,
-    int64_t stride
+    V t, const V* y, const V* l, const V* q, const real* c, const V* d, V* w, V* ga, V* sums,
+    real* tape, int64_t stride
 );
 
 struct Rollout {
     int64_t members, times, own_times, padded;
     const real *t, *y0, *p, *c;
     const int64_t *schedule, *before;  // substeps of each interval, and before it
+    const real* drive;                 // (POINTS steps + 1, SIGNALS, padded)
     real* stages;                      // (steps, STAGES, STATES, padded), or null
 };
 
@@ -51,7 +53,19 @@ static void arguments(const Rollout& run, int64_t first, V* p) {
         p[i] = of_members(run.p, ARGUMENTS, i, first, run.members);
 }
 
-static __attribute__((noinline)) void step(V t, V dt, V* y, const V* q, const real* c, real* keep, int64_t padded) {
+// The table of signals from a step on.
+static const real* driven(const Rollout& run, int64_t step, int64_t first) {
+    return run.drive + step * POINTS * SIGNALS * run.padded + first;
+}
+
+// What signals are at a stage of that step.
+INLINE void ask(const real* drive, int s, int64_t padded, V* d) {
+    for (int i = 0; i < SIGNALS; ++i) d[i] = load(drive + (POINT[s] * SIGNALS + i) * padded);
+}
+
+static __attribute__((noinline)) void step(
+    V t, V dt, V* y, const V* q, const real* c, const real* drive, real* keep, int64_t padded
+) {
     V k[STAGES][STATES], u[STATES];
 #pragma GCC unroll 16
     for (int s = 0; s < STAGES; ++s) {
@@ -63,7 +77,9 @@ static __attribute__((noinline)) void step(V t, V dt, V* y, const V* q, const re
             u[i] = s ? y[i] + dt * sum : y[i];
             if (keep) store(keep + (s * STATES + i) * padded, u[i]);
         }
-        field(s ? t + dt * TABLEAU_C[s - 1] : t, u, q, c, k[s]);
+        V d[SIGNALS + 1];
+        ask(drive, s, padded, d);
+        field(s ? t + dt * TABLEAU_C[s - 1] : t, u, q, c, d, k[s]);
     }
     for (int i = 0; i < STATES; ++i) {
         V sum = V{};
@@ -88,8 +104,9 @@ extern "C" void forward(const Rollout* run, real* out) {
             if (n + 1 == run->times) break;
             const V t1 = time_of(*run, first, n + 1), dt = (t1 - t0) / (real)run->schedule[n];
             for (int64_t j = 0; j < run->schedule[n]; ++j) {
-                const int64_t kept = (run->before[n] + j) * STAGES * STATES * run->padded + first;
-                step(t0 + dt * (real)j, dt, y, q, run->c, run->stages ? run->stages + kept : nullptr, run->padded);
+                const int64_t at = run->before[n] + j;
+                real* kept = run->stages ? run->stages + at * STAGES * STATES * run->padded + first : nullptr;
+                step(t0 + dt * (real)j, dt, y, q, run->c, driven(*run, at, first), kept, run->padded);
             }
             t0 = t1;
         }
@@ -97,13 +114,14 @@ extern "C" void forward(const Rollout* run, real* out) {
 }
 
 static __attribute__((noinline)) void step_back(
-    V t, V dt, V* l, const V* q, const real* c, V* ga, V* sums, const real* kept, int64_t padded,
-    real* tape, int64_t stride
+    V t, V dt, V* l, const V* q, const real* c, const real* drive, V* ga, V* sums, const real* kept,
+    int64_t padded, real* tape, int64_t stride
 ) {
     V w[STAGES][STATES];
 #pragma GCC unroll 1
     for (int s = STAGES - 1; s >= 0; --s) {
-        V u[STATES], cotangent[STATES];
+        V u[STATES], cotangent[STATES], d[SIGNALS + 1];
+        ask(drive, s, padded, d);
         for (int i = 0; i < STATES; ++i) {
             V sum = l[i] * TABLEAU_B[s];
             for (int r = s + 1; r < STAGES; ++r) sum += w[r][i] * TABLEAU_A[r - 1][s];
@@ -111,7 +129,7 @@ static __attribute__((noinline)) void step_back(
             u[i] = load(kept + (s * STATES + i) * padded);
         }
         const V at = s ? t + dt * TABLEAU_C[s - 1] : t;
-        adjoint(at, u, cotangent, q, c, w[s], ga, sums, tape + s * padded, stride);
+        adjoint(at, u, cotangent, q, c, d, w[s], ga, sums, tape + s * padded, stride);
     }
     for (int i = 0; i < STATES; ++i)
         for (int s = 0; s < STAGES; ++s) l[i] += w[s][i];
@@ -143,8 +161,8 @@ extern "C" void backward(
                 const real* kept = run->stages + at * STAGES * STATES * run->padded + first;
                 real* slot = tape + (at - run->before[start]) * STAGES * run->padded + first;
                 step_back(
-                    t0 + dt * (real)j, dt, back, q, run->c, a, s, kept, run->padded, slot,
-                    slots * run->padded
+                    t0 + dt * (real)j, dt, back, q, run->c, driven(*run, at, first), a, s, kept,
+                    run->padded, slot, slots * run->padded
                 );
             }
         }

@@ -20,6 +20,7 @@ __all__ = ["Rule", "Step"]
 CHUNK = 64
 STIFF = 2**30
 LEAST_STIFF_STEPS = 256
+DOUBTFUL = 12
 
 
 class Step(NamedTuple):
@@ -71,6 +72,11 @@ class Rule:
     def highest(self) -> int:
         """The highest level of members that cannot follow the batch."""
         return self.max_substeps if self.max_explicit is None else self.max_explicit
+
+    @property
+    def doubtful(self) -> int:
+        """The level from which on a member that stays at it may well be stiff."""
+        return STIFF if self.max_explicit is None else max(1, self.max_explicit // DOUBTFUL)
 
     @property
     def stiff_steps(self) -> int:

@@ -148,12 +148,12 @@ def advance(
     dt = (t1 - t0) / substeps
     real = y.dtype.to_real()
     h = dt.to(real).reshape(dt.shape + (1,) * (y.ndim - 1) * dt.ndim)
-    error = None
+    error = last = None
     for j in range(substeps):
         start = torch.add(t0, dt, alpha=j) if j else t0
         end = t1 if j == substeps - 1 else torch.add(t0, dt, alpha=j + 1)
         first = rhs(start.to(real), y) if k is None else k
-        hk = [first * h]
+        hk = [first * h if last is None else last]
         for c, row in zip(tableau.c, tableau.a, strict=True):
             time = end if c == 1.0 else torch.add(start, dt, alpha=c)
             hk.append(rhs(time.to(real), _weighted(row, hk, y)) * h)
@@ -162,7 +162,8 @@ def advance(
             continue
         k = rhs(end.to(real), y)
         if tolerance is not None:
-            worst = _error(tableau, tolerance, before, y, [*hk, k.detach() * h.detach()])
+            last = k * h
+            worst = _error(tableau, tolerance, before, y, [*hk, last])
             error = worst if error is None else torch.maximum(error, worst)
     return y, k, error
 

@@ -95,7 +95,7 @@ class Trace:
         if len(ids) == len(self.y0):
             self.n_steps.add_(substeps)
         else:
-            self.n_steps[ids] += substeps
+            self.n_steps.index_add_(0, ids, self.n_steps.new_full((), substeps).expand(len(ids)))
 
     def stack(self, times: int) -> Tensor:
         """Return all trajectories, with shape `(N, times, *S)`, NaN where a member is lost."""

@@ -129,24 +129,51 @@ def _relax(t, y, rate):
     return -rate * (y - torch.cos(t))
 
 
-def test_a_stiffish_member_is_repeated_alone(device):
+def _rotate(t, y, rate):
+    return rate * torch.stack([y[:, 1], -y[:, 0]], -1)
+
+
+def test_a_hard_member_is_repeated_alone(device):
+    """By explicit steps, if it is hard for what it does and not for what it would do."""
     rate = torch.ones(1024, 1, device=device)
-    rate[5], rate[200] = 650.0, 900.0
-    y0, t = torch.ones(1024, 1, device=device), torch.linspace(0, 2, 21, device=device)
+    rate[5], rate[200] = 50.0, 100.0
+    y0, t = torch.ones(1024, 2, device=device), torch.linspace(0, 2, 21, device=device)
     rows = []
 
     def field(t, y, rate):
         rows.append(len(y))
-        return _relax(t, y, rate)
+        return _rotate(t, y, rate)
 
     solution = solve(field, y0, t, rate)
     assert solution.status[[5, 200]].tolist() == [Status.retried] * 2
     assert solution.substeps.max() <= 4
     assert solution.n_steps[200] > solution.n_steps[5] > 100 > solution.n_steps[0]
-    exact = solve(_relax, y0[[5, 200]], t, rate[[5, 200]], rtol=1e-10, atol=1e-10).y
-    torch.testing.assert_close(solution.y[[5, 200]], exact, rtol=0, atol=1e-5)
+    exact = solve(_rotate, y0[[5, 200]], t, rate[[5, 200]], rtol=1e-10, atol=1e-10).y
+    torch.testing.assert_close(solution.y[[5, 200]], exact, rtol=0, atol=1e-3)
     # The hard steps are taken by those who need them, at a tenth of what all would pay.
     assert 10 * sum(rows) < 1024 * 6 * solution.n_steps[200]
+
+
+def test_stiffish_members_go_over_to_the_stiff_method_together(device):
+    """Each would take 6 to 32 explicit substeps an interval, at a level of its own."""
+    rate = torch.ones(1024, 1, device=device)
+    hard = torch.tensor([70, 90, 150, 200], device=device)
+    rate[hard, 0] = torch.tensor([170.0, 300.0, 650.0, 900.0], device=device)
+    y0, t = torch.ones(1024, 1, device=device), torch.linspace(0, 4, 41, device=device)
+    calls = []
+
+    def field(t, y, rate):
+        calls.append(len(y))
+        return _relax(t, y, rate)
+
+    solution = solve(field, y0, t, rate)
+    assert solution.status[hard].tolist() == [Status.retried] * 4
+    exact = solve(_relax, y0[hard], t, rate[hard], rtol=1e-10, atol=1e-10).y
+    torch.testing.assert_close(solution.y[hard], exact, rtol=0, atol=1e-5)
+    # About one step each in most of the 40 intervals.
+    assert solution.n_steps[hard].max() < 160
+    alone = solve(_relax, y0[hard[:1]], t, rate[hard[:1]], substeps=solution.substeps)
+    assert torch.equal(alone.y, solution.y[hard[:1]])
 
 
 @pytest.mark.parametrize("max_substeps", [1, 32, 256])
@@ -179,6 +206,7 @@ def test_a_member_may_take_so_many_steps_in_all(device, compile, hard):
     rate = torch.ones(70, 1, device=device)
     rate[66] = hard
     y0, t = torch.ones(70, 1, device=device), torch.linspace(0, 4, 21, device=device)
+    y0[66] = 0.0
     free = solve(_relax, y0, t, rate, compile=compile, rtol=1e-8, atol=1e-10)
     assert bool(free.ok.all())
     limit = int(free.n_steps[66]) - 20
@@ -204,6 +232,26 @@ def test_a_hard_batch_raises_its_own_level(device):
     solution = solve(_relax, y0, t, rate)
     assert solution.status.tolist() == [Status.ok] * 100
     assert solution.substeps.max() > CAP
+
+
+@pytest.mark.parametrize("count", [3, 200])
+def test_a_batch_that_is_stiff_goes_on_by_the_stiff_method(device, count):
+    """Explicit steps must be shorter than 3.3 / rate: 256 an interval would do for all of them."""
+    rate = torch.full((count, 1), 5e3, device=device)
+    y0, t = torch.ones(count, 1, device=device), torch.linspace(0, 2, 21, device=device)
+    rows = []
+
+    def field(t, y, rate):
+        rows.append(len(y))
+        return _relax(t, y, rate)
+
+    solution = solve(field, y0, t, rate, compile=False)
+    assert solution.status.tolist() == [Status.retried] * count
+    a, b = 5e3**2 / (5e3**2 + 1), 5e3 / (5e3**2 + 1)
+    exact = a * torch.cos(t[1:]) + b * torch.sin(t[1:])
+    torch.testing.assert_close(solution.y[:, 1:, 0], exact.expand(count, 20), rtol=0, atol=1e-6)
+    assert solution.n_steps.max() < 200
+    assert 5 * sum(rows) < count * 6 * 256 * 20
 
 
 def test_members_outside_the_pilot_are_verified(device):

@@ -344,3 +344,10 @@ def test_a_compiler_that_fails_says_why(pendulum, monkeypatch, tmp_path):
         monkeypatch.undo()
         building._folder.cache_clear()
         compiler.cache_clear()
+
+
+def test_a_batch_may_lose_all_its_members():
+    """The pilot too, which then has nobody left to fly."""
+    rate, y0 = torch.full((20, 1), 3.0), torch.ones(20, 1)
+    found = solve(lambda t, y, rate: rate * y * y, y0, torch.linspace(0, 2, 5), rate, compile=True)
+    assert bool((found.status == Status.diverged).all())
