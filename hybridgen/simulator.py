@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -27,18 +27,14 @@ from torch import Tensor
 
 from hybridgen import io, rng
 from hybridgen.batch import Batch
-from hybridgen.errors import (
-    ParameterError,
-    ShapeError,
-    ShiftError,
-    UnsupportedError,
-    nearest,
-)
+from hybridgen.driving import Inputs, respond, step_ends
+from hybridgen.errors import ShiftError, UnsupportedError, nearest
 from hybridgen.expert import Expert, ODEExpert
-from hybridgen.integrate import Solution, Status, solve
+from hybridgen.integrate import Solution, Status
 from hybridgen.noise import GaussianNoise, Noise
+from hybridgen.pairing import check_drive, check_grid, check_pair, check_supports, check_valid
 from hybridgen.params import check_range
-from hybridgen.shift import Interval, Shift, check_support, distance
+from hybridgen.shift import Interval, Shift, Support, distance
 
 __all__ = ["Simulator"]
 
@@ -62,7 +58,8 @@ class Simulator:
         times: The save times, with shape `(T,)`.
         grid: The coordinates of each spatial axis by name, in the order of the axes; a data
             array says its unit, a mere array has none.
-        inputs: The inputs u(t), a function of times `(T,)` that returns `(T, U)`.
+        inputs: The inputs u(t), a function of times `(T,)` that returns `(T, U)`; where they jump,
+            make them by `hybridgen.signals.hold`, so that steps end there.
         noise: The observation noise.
         shifts: The shifts by name.
         window: How many of the times are observed; the rest is to be forecast.
@@ -73,7 +70,8 @@ class Simulator:
         atol: Absolute tolerance of the integration, in state units.
         split: The name of the data set that is drawn; a random stream of its own.
         shift: The shift of the population that is drawn.
-        substeps: Substeps of each interval; None to measure them on fixed members.
+        substeps: Substeps of each interval, jumps of the inputs being ends of intervals too; None
+            to measure them on fixed members.
         compile: Whether to integrate by a compiled kernel, which rounds differently.
         device: The torch device to integrate on.
 
@@ -94,7 +92,7 @@ class Simulator:
     support: Mapping[str, Interval]
     times: NDArray[np.float64]
     grid: Mapping[str, NDArray[np.float64] | xr.DataArray] = field(default_factory=dict)
-    inputs: Callable[[Tensor], Tensor] | None = None
+    inputs: Inputs | None = None
     noise: Noise = GaussianNoise(0.0)
     shifts: Mapping[str, Shift] = field(default_factory=dict)
     window: int | None = None
@@ -112,87 +110,18 @@ class Simulator:
     def __post_init__(self) -> None:
         if not self.problem:
             object.__setattr__(self, "problem", self.truth.name)
-        self._check_kind()
-        if self.expert.state_names != self.truth.state_names:
-            raise ParameterError(
-                f"the expert has the states {self.expert.state_names}, the truth "
-                f"{self.truth.state_names}; declare the same states in the same order."
-            )
-        for name in self.expert.param_names:
-            if name not in self.truth.param_names:
-                raise ParameterError(
-                    f"the expert's parameter {name!r} is none of the truth's; "
-                    f"{nearest(name, self.truth.param_names)}"
-                )
-        known = (*self.truth.param_names, *self.start_names)
-        for name in self.support:
-            if name not in known:
-                raise ParameterError(f"support has {name!r}; {nearest(name, known)}")
-        for name in known:
-            if name not in self.support:
-                raise ParameterError(f"support lacks {name!r}; give its interval (low, high).")
-        self._check_grid()
-        self._check_inputs()
-        check_support(self.support, "the training support")
+        check_pair(self.truth, self.expert)
+        if isinstance(self.truth, Expert):
+            object.__setattr__(self, "time_unit", self.truth.axis.unit)
+        check_supports(self.support, (*self.truth.param_names, *self.start_names))
+        check_grid(self.grid, self.truth, self.expert)
+        check_drive(self.inputs, self.truth, self.times)
         self._check_valid("the training support", self.support)
         for shift in self.shifts.values():
             self._check_valid(f"shift {shift.name!r}", shift.apply(self.support))
 
-    def _check_kind(self) -> None:
-        """Check that truth and expert are of one kind, and take the unit of their axis."""
-        kinds = [type(e).__name__ for e in (self.truth, self.expert)]
-        if kinds[0] != kinds[1]:
-            raise ParameterError(
-                f"the truth is an {kinds[0]}, the expert an {kinds[1]}; give two of one kind."
-            )
-        if isinstance(self.truth, Expert) and isinstance(self.expert, Expert):
-            if self.truth.axis != self.expert.axis:
-                raise ParameterError(
-                    f"the expert has the axis {self.expert.axis}, the truth {self.truth.axis}; "
-                    "declare the same."
-                )
-            object.__setattr__(self, "time_unit", self.truth.axis.unit)
-
-    def _check_grid(self) -> None:
-        for who, expert in (("truth", self.truth), ("expert", self.expert)):
-            if expert.space != len(self.grid):
-                raise ShapeError(
-                    f"the {who} has space={expert.space} but the grid has the axes "
-                    f"{tuple(self.grid)}; give coordinates for each: grid={{'y': ..., 'x': ...}}."
-                )
-        for name, values in self.grid.items():
-            if np.ndim(values) != 1 or not len(values):
-                raise ShapeError(
-                    f"grid axis {name!r} has shape {np.shape(values)}; give coordinates (n,)."
-                )
-
-    def _check_inputs(self) -> None:
-        if self.expert.inputs != self.truth.inputs:
-            raise ParameterError(
-                f"the expert has the inputs {self.expert.inputs}, the truth {self.truth.inputs}; "
-                "declare the same inputs in the same order."
-            )
-        if (self.inputs is None) == bool(self.truth.inputs):
-            raise ParameterError(
-                f"the truth declares the inputs {tuple(i.name for i in self.truth.inputs)}, but "
-                f"inputs= is {self.inputs}; give a function of times (T,) that returns "
-                f"(T, {len(self.truth.inputs)}), or declare inputs=(State('V', 'V'),)."
-            )
-        t = torch.from_numpy(np.asarray(self.times, dtype=np.float64))
-        if self.inputs is not None and self.inputs(t).shape != (len(t), len(self.truth.inputs)):
-            raise ShapeError(
-                f"inputs= returned shape {tuple(self.inputs(t).shape)} for {len(t)} times; "
-                f"return (T, U), here ({len(t)}, {len(self.truth.inputs)})."
-            )
-
-    def _check_valid(self, owner: str, support: Mapping[str, Interval]) -> None:
-        for p in (*self.truth.params, *self.expert.params):
-            low, high = support[p.name]
-            if low < p.low or high > p.high:
-                raise ShiftError(
-                    f"{owner} has {p.name} in [{low:g}, {high:g}] {p.unit}, but its valid range "
-                    f"is [{p.low:g}, {p.high:g}] {p.unit}; stay inside, or declare a wider range."
-                )
+    def _check_valid(self, owner: str, support: Support) -> None:
+        check_valid(owner, support, (*self.truth.params, *self.expert.params))
 
     @cached_property
     def z_a_names(self) -> tuple[str, ...]:
@@ -283,11 +212,8 @@ class Simulator:
 
     def _solve(self, x0: Tensor, t: Tensor, z: Tensor, substeps: Tensor | None) -> Solution:
         x0, t, z = (v.to(self.device) for v in (x0, t, z))
-        if isinstance(self.truth, Expert):
-            return _respond(self.truth, t, z, None if self.inputs is None else self.inputs(t))
-        field = _driven(self.truth, self.inputs)
-        rtol, atol, choice = self.rtol, self.atol, self.compile
-        return solve(field, x0, t, z, rtol=rtol, atol=atol, substeps=substeps, compile=choice)
+        how = {"rtol": self.rtol, "atol": self.atol, "compile": self.compile, "substeps": substeps}
+        return respond(self.truth, self.inputs, x0, t, z, **how)
 
     def _start(self, values: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         n = len(next(iter(values.values())))
@@ -348,7 +274,8 @@ class Simulator:
         values = self._values(indices, root_seed)
         x0, z = self._start(values)
         t, n = self._times(), len(x0)
-        size = max(1, _CHUNK // max(1, math.prod(x0.shape[1:])))
+        numbers = max(1, math.prod(x0.shape[1:])) * len(step_ends(t, self.inputs)) // len(t)
+        size = max(1, _CHUNK // numbers)
         parts = zip(x0.split(size), z.split(size), strict=True)
         solutions = [self._solve(x, t, p, self.schedule) for x, p in parts]
         states = torch.cat([s.y for s in solutions]).cpu()
@@ -412,30 +339,6 @@ class Simulator:
         sampler = self.under(shift, split=split)
         batch = sampler.draw(np.arange(n), seed)
         return io.to_dataset(batch, **sampler.describe(), seed=seed)
-
-
-def _driven(
-    truth: ODEExpert, inputs: Callable[[Tensor], Tensor] | None
-) -> Callable[[Tensor, Tensor, Any], Tensor]:
-    """Return the truth with its inputs at hand, as functions of time."""
-    if inputs is None:
-        return truth
-    count = len(truth.inputs)
-    return lambda t, y, z: truth(t, y, z, inputs(t.reshape(-1)).reshape(*t.shape, count))
-
-
-def _respond(truth: Expert, t: Tensor, z: Tensor, u: Tensor | None) -> Solution:
-    """Return the responses at points `(T,)`, as `solve` returns trajectories."""
-    y = truth(t, z, u)
-    good = y.isfinite().flatten(1).all(1)
-    codes = torch.where(good, int(Status.ok), int(Status.nonfinite))
-    return Solution(
-        y=y,
-        status=codes.to(torch.int8),
-        t_reached=torch.where(good, t[-1], torch.nan),
-        n_steps=torch.zeros_like(codes),
-        substeps=torch.ones(len(t) - 1, dtype=torch.int64),
-    )
 
 
 def _stack(values: Mapping[str, Tensor], names: tuple[str, ...], n: int) -> Tensor:
