@@ -16,12 +16,19 @@ import pytest
 from rich.console import Console
 
 from hybridgen.errors import DataError
-from hybridgen.report import results_page, table, write_report, write_results_page
+from hybridgen.report import (
+    results_page,
+    table,
+    twin_rows,
+    write_report,
+    write_results_page,
+)
 from hybridgen.report.rows import check_rows, problems, summary
 from hybridgen.report.run import facts, read_run
 from hybridgen.report.sections import failure_counts
 from hybridgen.report.sentences import headline, warnings
 from hybridgen.report.tables import blocks, number
+from hybridgen.report.twin import twin_text
 
 _spec = importlib.util.spec_from_file_location(
     "run_directory", Path(__file__).parent / "fixtures" / "run_directory.py"
@@ -364,10 +371,47 @@ def test_write_results_page_writes_page_twin_and_picture(tmp_path):
         "pendulum_ood.json", "pendulum_ood.md", "pendulum_ood.png",
     ]  # fmt: skip
     assert page.read_text() == results_page(run)
-    twin = json.loads(page.with_suffix(".json").read_text())
-    assert twin["rows"] == json.loads((run / "results.json").read_text())
-    assert twin["provenance"] == run_directory.PROVENANCE
+    twin = page.with_suffix(".json")
+    assert in_order(twin_rows(twin)) == in_order(json.loads((run / "results.json").read_text()))
+    assert json.loads(twin.read_text())["provenance"] == run_directory.PROVENANCE
     assert page.with_suffix(".png").stat().st_size <= 200_000
+
+
+def in_order(rows):
+    """Rows to six digits, as lines in the order of the alphabet."""
+    short = [
+        {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in r.items()} for r in rows
+    ]
+    return sorted(json.dumps(r, sort_keys=True) for r in short)
+
+
+def test_the_twin_says_once_what_rows_have_in_common(tmp_path):
+    rows = [
+        row(learner=learner, shift=shift, split=split, value=value, low=None, seed=seed)
+        for learner in ("hvae", "hvae+")
+        for shift, split in (("none", "valid"), ("far", "ood"))
+        for seed, value in ((0, 1.23456789), (1, 10**7 + 1), ("mean", None))
+    ]
+    text = twin_text({"seeds": [0, 1]}, rows)
+    assert [text.count(word) for word in ("pendulum_ood", '"far"', '"hvae"', "1.23457")] == [
+        1, 1, 6, 4,
+    ]  # fmt: skip
+    (tmp_path / "a.json").write_text(text)
+    rounded = [{**r, "value": 1.23457 if r["seed"] == 0 else r["value"]} for r in rows]
+    assert in_order(twin_rows(tmp_path / "a.json")) == in_order(rounded)
+    # a row a line, so that a change of it is a change of its line
+    other = twin_text({"seeds": [0, 1]}, [{**rows[0], "value": 2.5}, *rows[1:]])
+    assert sum(a != b for a, b in zip(text.split("\n"), other.split("\n"), strict=True)) == 1
+    # and one row alone is all common
+    (tmp_path / "b.json").write_text(twin_text(None, rows[:1]))
+    assert twin_rows(tmp_path / "b.json") == rounded[:1]
+
+
+@pytest.mark.parametrize("text", ["[", "[]", '{"rows": []}', '{"common": {}, "tables": [{}]}'])
+def test_what_is_no_twin(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(DataError, match=r"a\.json is not the JSON of a results page .*--page"):
+        twin_rows(tmp_path / "a.json")
 
 
 def test_an_experiment_cannot_write_elsewhere(tmp_path):

@@ -7,5 +7,13 @@ imports neither matplotlib nor xarray.
 from hybridgen.report.document import write_report
 from hybridgen.report.page import results_page, write_results_page
 from hybridgen.report.terminal import summary_of, table
+from hybridgen.report.twin import twin_rows
 
-__all__ = ["results_page", "summary_of", "table", "write_report", "write_results_page"]
+__all__ = [
+    "results_page",
+    "summary_of",
+    "table",
+    "twin_rows",
+    "write_report",
+    "write_results_page",
+]

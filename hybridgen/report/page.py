@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from hybridgen.report import bench_sections, fits, sentences, tables
 from hybridgen.report.rows import is_benchmark, problems
 from hybridgen.report.run import Run, facts, read_run
 from hybridgen.report.sections import error_panels
+from hybridgen.report.twin import twin_text
 
 __all__ = ["results_page", "write_results_page"]
 
@@ -47,7 +47,7 @@ def write_results_page(run_dir: str | Path, folder: str | Path) -> Path:
     run = read_run(run_dir, diagnostics=False)
     stem, folder = _stem(run), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_text_atomic(folder / f"{stem}.json", _twin(run))
+    write_text_atomic(folder / f"{stem}.json", twin_text(run.provenance, run.rows))
     if is_benchmark(run.rows):
         bench_sections.save_picture(run.rows, folder / f"{stem}.png")
     elif panels := error_panels(run.rows):
@@ -62,16 +62,6 @@ def write_results_page(run_dir: str | Path, folder: str | Path) -> Path:
             plots.save(fig, folder / f"{stem}.png")
     write_text_atomic(folder / f"{stem}.md", _page(run))
     return folder / f"{stem}.md"
-
-
-def _twin(run: Run) -> str:
-    """Return provenance and rows as JSON, a row a line: short, and a change shows as its line."""
-    provenance, *rows = (
-        json.dumps(part, allow_nan=False, ensure_ascii=False)
-        for part in (run.provenance, *run.rows)
-    )
-    lines = ",\n".join(rows)
-    return f'{{"provenance": {provenance},\n"rows": [\n{lines}\n]}}\n'
 
 
 def _stem(run: Run) -> str:
@@ -145,5 +135,8 @@ def _origin(run: Run) -> list[str]:
         if command := told.pop("command", ""):
             parts.append("\n".join("    " + line for line in command.splitlines()))
         parts.append("\n".join(f"- {tables.plain(k)}: {tables.plain(v)}" for k, v in told.items()))
-    parts.append(f"Every row, with this provenance: [{stem}.json]({stem}.json).")
+    parts.append(
+        f"Every row, with this provenance: [{stem}.json]({stem}.json), for "
+        "`hybridgen.report.twin_rows`."
+    )
     return parts

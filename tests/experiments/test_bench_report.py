@@ -8,7 +8,14 @@ from hybridgen.experiments.benchmarking import result_row
 from rich.console import Console
 
 from hybridgen.errors import DataError
-from hybridgen.report import results_page, summary_of, table, write_report, write_results_page
+from hybridgen.report import (
+    results_page,
+    summary_of,
+    table,
+    twin_rows,
+    write_report,
+    write_results_page,
+)
 from hybridgen.report.bench_sections import FLOOR, grid, headline, works
 from hybridgen.report.rows import check_rows, is_benchmark
 
@@ -138,8 +145,9 @@ def test_the_page_shows_the_tables_and_its_twin_has_every_row(run, tmp_path):
     assert "![Time of each contestant](bench_toy.png)" in page
     assert "## pendulum, float64, cpu" in page
     assert "| hybridgen compiled | **0.02** [0.019, 0.025] | 1.00 |" in page
-    twin = json.loads((tmp_path / "results" / "bench_toy.json").read_text())
-    assert twin["rows"] == make_rows()
+    twin = twin_rows(tmp_path / "results" / "bench_toy.json")
+    assert len(twin) == len(make_rows())
+    assert all(r in twin for r in make_rows())
     assert (tmp_path / "results" / "bench_toy.png").stat().st_size < 200_000
 
 
