@@ -19,7 +19,7 @@ from hybridgen.augmentation import expert_augment
 from hybridgen.checkpoint import load_model, save_model
 from hybridgen.cli import app
 from hybridgen.cli.forecasts import Wanted
-from hybridgen.cli.options import as_options, reading
+from hybridgen.cli.options import Columns, as_options
 from hybridgen.errors import DataError
 from hybridgen.io import to_batch
 from hybridgen.models import APHYNITY
@@ -252,14 +252,14 @@ def test_mistakes_in_a_fit(here, monkeypatch, arguments, message):
 
 
 def test_options_of_reading():
-    found = reading(
+    columns = Columns(
         state=["q=pos [m]"], missing=["-999", "NA"], sep="tab", convert=["q=0.01", "T=1,273.15"]
     )
-    assert found == {
+    assert columns.reading() == {
         "states": {"q": "pos [m]"}, "missing": [-999.0, "NA"], "sep": "\t",
         "convert": {"q": 0.01, "T": [1.0, 273.15]},
     }  # fmt: skip
-    assert reading(missing=["none"]) == {"missing": []}
+    assert Columns(missing=["none"]).reading() == {"missing": []}
 
 
 @pytest.mark.parametrize(

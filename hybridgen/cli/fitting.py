@@ -21,6 +21,7 @@ from hybridgen.cli.console import (
     app,
     show,
 )
+from hybridgen.cli.grouping import grouped
 from hybridgen.cli.running import command, configure, execute
 from hybridgen.errors import ConfigError
 
@@ -35,26 +36,16 @@ OneSystem = Annotated[bool, typer.Option("--one-system", help="All runs are of o
 
 
 @app.command("fit")
+@grouped
 def _fit(
     data: Annotated[
         Path | None, typer.Argument(help="CSV, netCDF, or a zarr store of hybridgen.")
     ] = None,
+    *,
     expert: Expert = None,
     out: Out = None,
     until: Until = None,
-    time: options.Time = None,
-    state: options.StateColumn = None,
-    sample: options.Sample = None,
-    input_: options.Input = None,
-    known: options.Known = None,
-    unit: options.Unit = None,
-    convert: options.Convert = None,
-    time_unit: options.TimeUnit = None,
-    missing: options.MissingValue = None,
-    sort: options.Sort = False,
-    sep: options.Separator = None,
-    decimal: options.Decimal = None,
-    group: options.Group = None,
+    columns: options.Columns,
     noise: Noise = None,
     learners: Learners = None,
     one_system: OneSystem = False,
@@ -68,11 +59,7 @@ def _fit(
     """Fit a hybrid, its expert alone and a network alone to your data, and forecast their end."""
     from hybridgen.locating import load_experiment
 
-    columns = options.reading(
-        time=time, state=state, sample=sample, input=input_, known=known, unit=unit,
-        convert=convert, time_unit=time_unit, missing=missing, sort=sort, sep=sep,
-        decimal=decimal, group=group,
-    )  # fmt: skip
+    how = columns.reading()
     given = {
         "data": None if data is None else str(data.resolve()),
         "expert": None if expert is None else options.absolute(expert),
@@ -81,7 +68,7 @@ def _fit(
         "learners": learners and [name.strip() for name in learners.split(",")],
         "one_system": one_system or None,
         "device": device,
-        "reading": columns or None,
+        "reading": how or None,
     }
     values = {k: v for k, v in given.items() if v is not None}
     folder = Path("runs", data.stem if data else "own_data") if out is None else out
@@ -103,12 +90,14 @@ def _require(cfg: Any) -> None:
 
 
 @app.command("predict")
+@grouped
 def _predict(
     run: Annotated[Path, typer.Argument(help="The directory of a fit, or of a study.")],
     out: Annotated[Path, typer.Option(help="Where to write: .csv, .nc or .zarr.")],
     data: Annotated[
         Path | None, typer.Argument(help="New data; those of the run if left out.")
     ] = None,
+    *,
     until: Annotated[float | None, typer.Option(help="Forecast until this time.")] = None,
     times: Annotated[
         str | None, typer.Option(help="Forecast at N times from A to B.", metavar="A:B:N")
@@ -118,33 +107,17 @@ def _predict(
     ] = "hybrid",
     inference: Annotated[str | None, typer.Option(help="refined (default) or amortised.")] = None,
     expert: Expert = None,
-    time: options.Time = None,
-    state: options.StateColumn = None,
-    sample: options.Sample = None,
-    input_: options.Input = None,
-    known: options.Known = None,
-    unit: options.Unit = None,
-    convert: options.Convert = None,
-    time_unit: options.TimeUnit = None,
-    missing: options.MissingValue = None,
-    sort: options.Sort = False,
-    sep: options.Separator = None,
-    decimal: options.Decimal = None,
-    group: options.Group = None,
+    columns: options.Columns,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
 ) -> None:
     """Infer the system from the window of new data, or of the run's own, and forecast it."""
-    columns = options.reading(
-        time=time, state=state, sample=sample, input=input_, known=known, unit=unit,
-        convert=convert, time_unit=time_unit, missing=missing, sort=sort, sep=sep,
-        decimal=decimal, group=group,
-    )  # fmt: skip
+    how = columns.reading()
     from hybridgen.cli.forecasts import Wanted, check_target, forecast, write
     from hybridgen.cli.trained import trained
 
     wanted = Wanted.of(until, times)
     check_target(out, overwrite)
     with trained(run, learner, expert) as found, options.as_options():
-        predicted = forecast(found, data, columns, wanted, inference)
+        predicted = forecast(found, data, how, wanted, inference)
         path = write(predicted.assign_attrs(command=shlex.join(command())), out)
     show(f"predicted {path}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,25 +13,7 @@ import typer
 
 from hybridgen.errors import ConfigError, DataError
 
-__all__ = [
-    "Convert",
-    "Decimal",
-    "Group",
-    "Input",
-    "Known",
-    "MissingValue",
-    "Sample",
-    "Separator",
-    "Sort",
-    "StateColumn",
-    "Time",
-    "TimeUnit",
-    "Unit",
-    "absolute",
-    "as_options",
-    "pairs",
-    "reading",
-]
+__all__ = ["Columns", "absolute", "as_options", "pairs"]
 
 _COLUMN = "NAME=COLUMN"
 
@@ -114,44 +97,58 @@ def _factor(text: str) -> Any:
     return parts[0] if len(parts) == 1 else parts
 
 
-def reading(
-    *,
-    time: str | None = None,
-    state: Sequence[str] | None = None,
-    sample: str | None = None,
-    input: Sequence[str] | None = None,
-    known: Sequence[str] | None = None,
-    unit: Sequence[str] | None = None,
-    convert: Sequence[str] | None = None,
-    time_unit: str | None = None,
-    missing: Sequence[str] | None = None,
-    sort: bool = False,
-    sep: str | None = None,
-    decimal: str | None = None,
-    group: str | None = None,
-) -> dict[str, Any]:
-    """Return what the options say as values of `hybridgen.reading.formats.Reading`.
+@dataclass(frozen=True)
+class Columns:
+    """Which column of a file holds what: the options of a command that reads one.
 
-    Only what was given is in it.
+    Each is as `hybridgen.reading.formats.Reading` has it, names and values still as one text.
     """
-    values: dict[str, Any] = {
-        "time": time,
-        "states": pairs(state, f"--state {_COLUMN}"),
-        "sample": sample,
-        "inputs": pairs(input, f"--input {_COLUMN}"),
-        "known": pairs(known, f"--known {_COLUMN}"),
-        "units": pairs(unit, "--unit NAME=UNIT"),
-        "convert": {k: _factor(v) for k, v in pairs(convert, "--convert NAME=FACTOR").items()},
-        "time_unit": time_unit,
-        "sort": sort or None,
-        "sep": {"tab": "\t", "\\t": "\t"}.get(sep, sep) if sep else None,
-        "decimal": decimal,
-        "group": group,
-    }
-    found = {k: v for k, v in values.items() if v not in (None, {})}
-    if missing:
-        found["missing"] = [] if list(missing) == ["none"] else [_number(m) for m in missing]
-    return found
+
+    time: Time = None
+    state: StateColumn = None
+    sample: Sample = None
+    input: Input = None
+    known: Known = None
+    unit: Unit = None
+    convert: Convert = None
+    time_unit: TimeUnit = None
+    missing: MissingValue = None
+    sort: Sort = False
+    sep: Separator = None
+    decimal: Decimal = None
+    group: Group = None
+
+    def reading(self) -> dict[str, Any]:
+        r"""Return what the options say as values of `hybridgen.reading.formats.Reading`.
+
+        Only what was given is in it.
+
+        Example:
+            >>> Columns(state=["theta=angle"], sep="tab").reading()
+            {'states': {'theta': 'angle'}, 'sep': '\\t'}
+        """
+        values: dict[str, Any] = {
+            "time": self.time,
+            "states": pairs(self.state, f"--state {_COLUMN}"),
+            "sample": self.sample,
+            "inputs": pairs(self.input, f"--input {_COLUMN}"),
+            "known": pairs(self.known, f"--known {_COLUMN}"),
+            "units": pairs(self.unit, "--unit NAME=UNIT"),
+            "convert": {
+                name: _factor(text)
+                for name, text in pairs(self.convert, "--convert NAME=FACTOR").items()
+            },
+            "time_unit": self.time_unit,
+            "sort": self.sort or None,
+            "sep": {"tab": "\t", "\\t": "\t"}.get(self.sep, self.sep) if self.sep else None,
+            "decimal": self.decimal,
+            "group": self.group,
+        }
+        found = {k: v for k, v in values.items() if v not in (None, {})}
+        if self.missing:
+            markers = [] if list(self.missing) == ["none"] else map(_number, self.missing)
+            found["missing"] = list(markers)
+        return found
 
 
 # what the reader's errors say in Python, and the same as an option

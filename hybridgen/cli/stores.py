@@ -8,30 +8,18 @@ from typing import Annotated, Any
 import typer
 
 from hybridgen.cli import options
-from hybridgen.cli.console import Expert, JsonLines, app
-from hybridgen.cli.sweeps import (
-    Count,
-    Device,
-    Force,
-    Limit,
-    Replace,
-    Resume,
-    Scheduler,
-    Seed,
-    Single,
-    Store,
-    Way,
-    Workers,
-    fill,
-)
+from hybridgen.cli.console import Expert, app
+from hybridgen.cli.grouping import grouped
+from hybridgen.cli.sweeps import Way, fill
 from hybridgen.errors import ConfigError
 
 
 @app.command("augment")
+@grouped
 def _augment(
     run: Annotated[Path, typer.Argument(help="The directory of a fit, or of a study.")],
-    out: Store,
-    n: Count,
+    *,
+    way: Way,
     ranges: Annotated[
         list[str] | None,
         typer.Option(
@@ -40,35 +28,11 @@ def _augment(
             metavar="NAME=LOW:HIGH",
         ),
     ] = None,
-    seed: Seed = 0,
     learner: Annotated[str, typer.Option(help="A hybrid of the run.")] = "hybrid",
     expert: Expert = None,
-    resume: Resume = False,
-    overwrite: Replace = False,
-    force: Force = False,
-    workers: Workers = None,
-    scheduler: Scheduler = None,
-    wall_limit: Limit = None,
-    float32: Single = False,
-    device: Device = "cpu",
-    json: JsonLines = False,
 ) -> None:
     """Simulate a trained hybrid over wider ranges: an augmented data set for other methods."""
     wanted = {name: _interval(name, text) for name, text in _ranges(ranges).items()}
-    way = Way(
-        out,
-        n,
-        seed,
-        resume,
-        overwrite,
-        force,
-        workers,
-        scheduler,
-        wall_limit,
-        float32,
-        device,
-        json,
-    )
     way.check()
     from hybridgen.cli.origins import augmenter_of
 
@@ -97,44 +61,21 @@ def _interval(name: str, text: str) -> tuple[float, float]:
 
 
 @app.command("simulate")
+@grouped
 def _simulate(
     name: Annotated[
         str,
         typer.Argument(help="A simulator of `hybridgen list`, FILE.py:NAME or MODULE:NAME."),
     ],
-    out: Store,
-    n: Count,
+    *,
+    way: Way,
     shift: Annotated[str | None, typer.Option(help="One of its shifts.")] = None,
     split: Annotated[str, typer.Option(help="train, valid or test: streams of their own.")] = (
         "train"
     ),
     variant: Annotated[str | None, typer.Option(help="One of its variants.")] = None,
-    seed: Seed = 0,
-    resume: Resume = False,
-    overwrite: Replace = False,
-    force: Force = False,
-    workers: Workers = None,
-    scheduler: Scheduler = None,
-    wall_limit: Limit = None,
-    float32: Single = False,
-    device: Device = "cpu",
-    json: JsonLines = False,
 ) -> None:
     """Draw a data set from a simulator: noisy observations with the true parameters."""
-    way = Way(
-        out,
-        n,
-        seed,
-        resume,
-        overwrite,
-        force,
-        workers,
-        scheduler,
-        wall_limit,
-        float32,
-        device,
-        json,
-    )
     from hybridgen.cli.origins import simulator_of
 
     origin: dict[str, Any] = {

@@ -38,27 +38,12 @@ Limit = Annotated[
 Single = Annotated[bool, typer.Option("--float32", help="Store single precision.")]
 Device = Annotated[str, typer.Option(help="Torch device, such as cpu or cuda.")]
 
-__all__ = [
-    "Count",
-    "Device",
-    "Force",
-    "Limit",
-    "Replace",
-    "Resume",
-    "Scheduler",
-    "Seed",
-    "Single",
-    "Store",
-    "Way",
-    "Workers",
-    "client_of",
-    "fill",
-]
+__all__ = ["Way", "client_of", "fill"]
 
 
 @dataclass(frozen=True)
 class Way:
-    """How a store is to be filled.
+    """How a store is to be filled: the options of a command that sweeps.
 
     Arguments:
         out: The store.
@@ -75,18 +60,18 @@ class Way:
         json: Whether to tell progress as lines of JSON.
     """
 
-    out: Path
-    n: int
-    seed: int
-    resume: bool = False
-    overwrite: bool = False
-    force: bool = False
-    workers: int | None = None
-    scheduler: str | None = None
-    wall_limit: float | None = None
-    float32: bool = False
-    device: str = "cpu"
-    json: bool = False
+    out: Store
+    n: Count
+    seed: Seed = 0
+    resume: Resume = False
+    overwrite: Replace = False
+    force: Force = False
+    workers: Workers = None
+    scheduler: Scheduler = None
+    wall_limit: Limit = None
+    float32: Single = False
+    device: Device = "cpu"
+    json: JsonLines = False
 
     def check(self) -> None:
         """Raise before the work rather than after it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hybridgen.errors import DataError
 from hybridgen.expert import ODEExpert
 from hybridgen.reading.quantities import Conversion, Sources, conversion_to_write, factors
+from hybridgen.reading.runs import check_times
 from hybridgen.units import in_seconds, same_unit, time_units
 
 __all__ = ["Clock", "make_clock"]
@@ -54,6 +55,23 @@ class Clock:
                 return np.asarray(times * self.factor + self.offset)
         since = times - times[0] if times.dtype.kind == "M" else times
         return since / np.timedelta64(1, "us") / (1e6 * self.seconds)
+
+    def checked(
+        self, times: NDArray[Any], place: Callable[[int], str], advice: str = ""
+    ) -> NDArray[np.float64]:
+        """Return what `elapsed` does, if it increases.
+
+        Arguments:
+            times: Numbers or dates of one run, with shape `(T,)`.
+            place: Where the i-th of them stands.
+            advice: What to write where they do not increase.
+
+        Raises:
+            DataError: Naming the place of a time that is missing or does not increase.
+        """
+        t = self.elapsed(times)
+        check_times(t, place, advice)
+        return t
 
 
 def make_clock(

@@ -14,7 +14,7 @@ fields `y` and `x` too. Numbers that are stored packed are unpacked as the CF co
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -25,7 +25,15 @@ from hybridgen.expert import ODEExpert
 from hybridgen.io import to_batch
 from hybridgen.reading.clock import make_clock
 from hybridgen.reading.columns import Channel, Markers, Missing, without_markers
-from hybridgen.reading.quantities import Conversion, Names, Plan, Quantity, Sources, make_plan
+from hybridgen.reading.quantities import (
+    Asked,
+    Conversion,
+    Names,
+    Plan,
+    Quantity,
+    Sources,
+    make_plan,
+)
 from hybridgen.reading.runs import (
     Run,
     assemble,
@@ -41,18 +49,11 @@ _AXES = ("z", "y", "x")
 _PACKED = ("scale_factor", "add_offset", "_FillValue", "missing_value")
 
 
-class GridOptions(TypedDict, total=False):
+class GridOptions(Asked, total=False):
     """The arguments that `read_netcdf` hands on to `from_xarray`."""
 
     dims: Mapping[str, str] | None
     time: str
-    states: Names | None
-    inputs: Names | None
-    known: Names | None
-    units: Mapping[str, str] | None
-    convert: Mapping[str, Conversion] | None
-    time_unit: str | None
-    missing: Markers | Mapping[str, Markers] | None
 
 
 def from_xarray(
@@ -109,8 +110,7 @@ def from_xarray(
     runs = []
     for b, label in enumerate(grid.labels()):
         n = _length(times[b], y[b], b)
-        t = clock.elapsed(times[b, :n])
-        check_times(t, _places(f"sample {b}, time {{}}"))
+        t = clock.checked(times[b, :n], _places(f"sample {b}, time {{}}"))
         runs.append(Run(label, t, y[b, :n], u[b, :n], z[b]))
     return assemble(runs, plan, clock.unit, grid.coordinates())
 
@@ -229,6 +229,19 @@ class _Grid:
         flat = without_markers(x.astype(np.float64).ravel(), channel)
         return q.converted(flat).reshape(x.shape)
 
+    def checked(
+        self,
+        check: Callable[[NDArray[np.float64], Channel], None],
+        q: Quantity,
+        dims: tuple[str, ...],
+        *,
+        common: bool = False,
+    ) -> Any:
+        """Return what `numbers` does, after a check of all of them."""
+        x = self.numbers(q, dims, common=common)
+        check(x.ravel(), self.channel(q, dims, x.shape))
+        return x
+
     def channel(self, q: Quantity, dims: tuple[str, ...], shape: Sequence[int]) -> Channel:
         """Return what to call the values of a quantity with the axes sample and `dims`."""
         template = ", ".join(f"{dim} {{}}" for dim in ("sample", *dims))
@@ -237,16 +250,12 @@ class _Grid:
     def states(self) -> NDArray[np.float64]:
         """Return the states, with shape `(B, T, C, *S)`."""
         dims = ("time", *self.axes)
-        values = [self.numbers(q, dims, common=False) for q in self.plan.states]
-        for q, x in zip(self.plan.states, values, strict=True):
-            check_scale(x.ravel(), self.channel(q, dims, x.shape))
-        return np.stack(values, axis=2)
+        return np.stack([self.checked(check_scale, q, dims) for q in self.plan.states], axis=2)
 
     def inputs(self) -> NDArray[np.float64]:
         """Return the inputs, with shape `(B, T, U)`."""
-        values = [self.numbers(q, ("time",)) for q in self.plan.inputs]
-        for q, x in zip(self.plan.inputs, values, strict=True):
-            check_complete(x.ravel(), self.channel(q, ("time",), x.shape))
+        dims = ("time",)
+        values = [self.checked(check_complete, q, dims, common=True) for q in self.plan.inputs]
         return np.stack(values, -1) if values else np.zeros((self.samples, self.points, 0))
 
     def known(self) -> NDArray[np.float64]:

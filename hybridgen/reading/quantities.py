@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from hybridgen.errors import DataError, nearest
 from hybridgen.expert import ODEExpert
 from hybridgen.params import Param, State
+from hybridgen.reading.columns import Markers
 from hybridgen.units import factor_between, same_unit, split_header
 
 __all__ = [
+    "Asked",
     "Conversion",
     "Names",
     "Plan",
@@ -28,6 +30,19 @@ __all__ = [
 
 Names = Mapping[str, str] | Sequence[str]
 Conversion = float | tuple[float, float]
+
+
+class Asked(TypedDict, total=False):
+    """What a user says of quantities, whatever the data are read from; see `read_csv`."""
+
+    states: Names | None
+    inputs: Names | None
+    known: Names | None
+    units: Mapping[str, str] | None
+    convert: Mapping[str, Conversion] | None
+    time_unit: str | None
+    missing: Markers | Mapping[str, Markers] | None
+
 
 _KINDS = {"states": "state", "inputs": "input", "known": "known parameter"}
 

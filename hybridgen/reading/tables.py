@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
 from pathlib import Path
-from typing import Any, TextIO, TypedDict, Unpack
+from typing import Any, TextIO, Unpack
 
 import numpy as np
 import pandas as pd
@@ -43,6 +43,7 @@ from hybridgen.reading.columns import (
 from hybridgen.reading.dates import is_dated, parse_dates
 from hybridgen.reading.delimited import read_text
 from hybridgen.reading.quantities import (
+    Asked,
     Conversion,
     Names,
     Quantity,
@@ -55,7 +56,6 @@ from hybridgen.reading.runs import (
     check_complete,
     check_constant,
     check_scale,
-    check_times,
 )
 
 __all__ = ["TableOptions", "from_pandas", "read_csv"]
@@ -65,18 +65,11 @@ _DATES = "dates are written as 2024-01-31 or 2024-01-31T12:00, or say how: date_
 Rows = NDArray[np.int64]
 
 
-class TableOptions(TypedDict, total=False):
+class TableOptions(Asked, total=False):
     """The arguments that `read_csv` hands on to `from_pandas`."""
 
     time: str
-    states: Names | None
     sample: str | None
-    inputs: Names | None
-    known: Names | None
-    units: Mapping[str, str] | None
-    convert: Mapping[str, Conversion] | None
-    time_unit: str | None
-    missing: Markers | Mapping[str, Markers] | None
     decimal: str
     sort: bool
     date_format: str
@@ -177,8 +170,7 @@ def from_pandas(
     runs = []
     for label, rows in table.groups(sample):
         order = rows[np.argsort(times[rows], kind="stable")] if sort else rows
-        t = clock.elapsed(times[order])
-        check_times(t, table.places(order), _advice(sort, sample))
+        t = clock.checked(times[order], table.places(order), _advice(sort, sample))
         constants = table.constants(plan.known, z[order], order, label)
         runs.append(Run(label, t, y[order], u[order], constants))
     table.check(check_scale, plan.states, y)
