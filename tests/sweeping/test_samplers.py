@@ -7,7 +7,8 @@ import pytest
 import torch
 from hybridgen.simulators import beer_lambert, pendulum, reaction_diffusion, rlc
 
-from hybridgen.integrate import Status
+from hybridgen import driving
+from hybridgen.integrate import Solution, Status
 from hybridgen.integrate.kernel import compiler
 from hybridgen.sweeping import sweep
 
@@ -52,11 +53,30 @@ def test_many_members_are_compiled_where_that_can_be(simulator, tmp_path, sums):
     assert torch.equal(a.y[37:39], compiled.draw(np.array([37, 38]), 0).y)
 
 
-def test_a_device_is_passed_on():
-    assert pendulum.simulator.on("cpu").device == "cpu"
-    moved = pendulum.simulator.on("meta")
-    with pytest.raises((NotImplementedError, RuntimeError)):
-        moved.draw(np.arange(2), 0)
+def test_a_device_is_passed_on(monkeypatch):
+    """All that is integrated is on the device, what is drawn is not."""
+    seen = []
+
+    def still(field, x0, t, z, **settings):
+        """Stand where one started; tensors on meta have no numbers to integrate."""
+        seen.append([v.device.type for v in (x0, t, z)])
+        n = len(x0)
+        return Solution(
+            y=torch.ones(n, len(t), *x0.shape[1:], dtype=x0.dtype),
+            status=torch.zeros(n, dtype=torch.int8),
+            t_reached=torch.full((n,), 20.0, dtype=t.dtype),
+            n_steps=torch.zeros(n, dtype=torch.int64),
+            substeps=torch.ones(len(t) - 1, dtype=torch.int64),
+        )
+
+    monkeypatch.setattr(driving, "solve", still)
+    for device in ("cpu", "meta"):
+        moved = pendulum.simulator.on(device)
+        drawn = moved.draw(np.arange(2), 0)
+        assert moved.device == device
+        assert seen == [[device] * 3] * 2, "once for the schedule, once for the members"
+        assert {v.device.type for v in (drawn.y, drawn.clean, drawn.z_e, drawn.t)} == {"cpu"}
+        seen.clear()
 
 
 def test_a_sampler_that_cannot_move_says_so(tmp_path):
