@@ -125,7 +125,7 @@ class Columns:
 
         Example:
             >>> Columns(state=["theta=angle"], sep="tab").reading()
-            {'states': {'theta': 'angle'}, 'sep': '\\t'}
+            {'states': {'theta': 'angle'}, 'sep': '\t'}
         """
         values: dict[str, Any] = {
             "time": self.time,
